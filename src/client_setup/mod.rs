@@ -97,14 +97,14 @@ pub fn needs_any_certificate(config: &LiveConfig, host: &str) -> bool {
 #[must_use]
 pub fn served(config: &LiveConfig) -> BTreeMap<Whose, &Route> {
     let mut served: BTreeMap<Whose, &Route> = BTreeMap::new();
-    let needs = |route: &Route| (route.host.is_some(), route.listener.is_some());
     for route in &config.routes {
         let whose = match (&route.address, route.named_domain()) {
             (Some(address), _) => Whose::Address(address.as_str().to_owned()),
             (None, Some(domain)) => Whose::Domain(domain.to_owned()),
             (None, None) => continue,
         };
-        let is_better = served.get(&whose).is_none_or(|known| needs(route) < needs(known));
+        let is_better =
+            served.get(&whose).is_none_or(|known| conditions(route) < conditions(known));
         if is_better {
             served.insert(whose, route);
         }
@@ -115,6 +115,18 @@ pub fn served(config: &LiveConfig) -> BTreeMap<Whose, &Route> {
         Whose::Domain(domain) => config.allow.allows_some_of(domain),
     });
     served
+}
+
+/// The most general route for all domains.
+#[must_use]
+pub fn catch_all(config: &LiveConfig) -> Option<&Route> {
+    let routes = config.routes.iter().filter(|route| route.named_domain().is_none());
+    routes.min_by_key(|route| conditions(route))
+}
+
+/// The conditions of a route besides the login; fewer are more general.
+fn conditions(route: &Route) -> (bool, bool) {
+    (route.host.is_some(), route.listener.is_some())
 }
 
 /// The route of `address` (any case): its own, or that of its domain, or the default.
@@ -128,8 +140,7 @@ pub fn route_of<'a>(config: &'a LiveConfig, address: &str) -> Option<&'a Route> 
     let domain = Whose::Domain(domain.to_owned());
     let served = served(config);
     let own = served.get(&Whose::Address(address.clone())).or_else(|| served.get(&domain)).copied();
-    let everybodys = || config.routes.iter().find(|route| route.named_domain().is_none());
-    own.or_else(everybodys)
+    own.or_else(|| catch_all(config))
 }
 
 /// True for a text with a local part, an @ and a domain, without spaces and control characters.

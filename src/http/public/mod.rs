@@ -1,7 +1,8 @@
 //! The public page and autoconfig, for browsers and mail programs, on a port shared with IMAP.
 //!
 //! The page has two steps: the form with the mail address, which the server answers with the settings for it; then the
-//! password, which stays in the browser: its script makes the login code.
+//! password, which stays in the browser: its script makes the login code. An address that is not served gets neither,
+//! unless its owner insists.
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
 
@@ -52,10 +53,7 @@ impl Site for PublicSite {
             "/" => value(&request, "address"),
             "/script.js" => return response::fixed(JS, SCRIPT),
             path if AUTOCONFIG.contains(&path) => value(&request, "emailaddress"),
-            _ => {
-                let text = "This page does not exist. The only page is /\n";
-                return response::plain(StatusCode::NOT_FOUND, text);
-            }
+            _ => return response::error(StatusCode::NOT_FOUND, response::NO_PAGE),
         };
         if path == "/" && address.is_none() {
             return response::page(page::start(self.hostname(), None));
@@ -64,10 +62,13 @@ impl Site for PublicSite {
             return response::too_many("Too many addresses were looked up. Wait a moment.\n", wait);
         }
         match (path, address) {
-            ("/", Some(address)) => response::page(page::answer(&self, &address)),
+            ("/", Some(address)) => {
+                let is_confirmed = value(&request, page::CONFIRMED).is_some();
+                response::page(page::answer(&self, &address, is_confirmed))
+            }
             (_, address) => match self.autoconfig(&host(&request), address.as_deref()) {
                 Some(document) => response::whole(XML, document),
-                None => response::plain(
+                None => response::error(
                     StatusCode::NOT_FOUND,
                     "No mail of this domain is served here.\n",
                 ),
@@ -128,8 +129,8 @@ mod tests {
     use http_body_util::BodyExt as _;
     use hyper::Method;
     use hyper::header::{
-        ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
-        RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+        ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+        HeaderName, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
     };
 
     use super::*;
@@ -272,10 +273,57 @@ mod tests {
         assert!(text.contains(">smtp.gmail.com<"), "{text}");
         let text = page("/?address=carol%40other.example").await;
         assert!(text.contains(">imap.other.example<") && text.contains("is not known"), "{text}");
-        // An address that no route names gets what holds for everybody.
-        let text = page("/?address=alice%40gmail.com").await;
-        assert!(text.contains("no settings for this address"), "{text}");
-        assert!(text.contains(">push.example.org<") && !text.contains("smtp.gmail"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn address_that_is_not_served_gets_settings_only_if_confirmed() {
+        let refused = page("/?address=+Alice%40gmail.com").await;
+        assert!(refused.contains("state bad") && refused.contains("does not serve"), "{refused}");
+        assert!(refused.contains("name=\"address\" value=\"Alice@gmail.com\""), "{refused}");
+        assert!(refused.contains("name=\"confirmed\" value=\"yes\""), "{refused}");
+        for kept in ["password", "dclogin", "<table", "script"] {
+            assert!(!refused.contains(kept), "{kept} in {refused}");
+        }
+        assert_eq!(page("/?address=Alice%40gmail.com&confirmed=").await, refused);
+        // It gets the settings for everybody.
+        let confirmed = page("/?address=Alice%40gmail.com&confirmed=yes").await;
+        for part in
+            ["does not serve", ">push.example.org<", "dclogin://Alice@gmail.com/", "id=\"login\""]
+        {
+            assert!(confirmed.contains(part), "{part} in {confirmed}");
+        }
+        assert!(!confirmed.contains("smtp.gmail"), "{confirmed}");
+        // A confirmation changes nothing for an address that is served.
+        let served = page("/?address=alice%40example.org").await;
+        assert!(!served.contains("does not serve") && !served.contains("spelled"), "{served}");
+        assert_eq!(page("/?address=alice%40example.org&confirmed=yes").await, served);
+    }
+
+    #[tokio::test]
+    async fn catch_all_route_serves_every_address() {
+        let yaml = "listeners:\n  - {address: \"127.0.0.1:443\", tls: implicit, web: true}\n";
+        let site = PublicSite::new(&Config::parse(yaml, Path::new(""), "test").unwrap().live);
+        let answer = answer_of(&Arc::new(site), Method::GET, "/?address=alice%40gmail.com").await;
+        let text = answer.into_body().collect().await.unwrap().to_bytes();
+        let text = str::from_utf8(&text).unwrap();
+        assert!(text.contains("spelled correctly?") && !text.contains("does not serve"), "{text}");
+        assert!(text.contains("dclogin://alice@gmail.com/"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn browser_gets_an_error_as_a_page_and_a_program_as_text() {
+        for (accept, kind, text) in [
+            ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html", "<h1>Not Found</h1>"),
+            ("*/*", "text/plain", "This page does not exist."),
+        ] {
+            let request = Request::builder().uri("/x").header(ACCEPT, accept).body(()).unwrap();
+            let answer = server::respond(site(), request, Arc::new(Visitor::new(CLIENT))).await;
+            assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+            assert!(answer.headers()[CONTENT_TYPE].to_str().unwrap().starts_with(kind));
+            assert!(answer.headers().contains_key(CONTENT_SECURITY_POLICY));
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            assert!(str::from_utf8(&body).unwrap().contains(text), "{body:?}");
+        }
     }
 
     #[tokio::test]

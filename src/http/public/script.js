@@ -24,19 +24,39 @@ function draw(content) {
   $("picture").replaceChildren(picture);
 }
 
+function show(isCode) {
+  $("login").hidden = $("note").hidden = isCode;
+  $("code").hidden = !isCode;
+}
+
+// Nothing of the password stays in the page.
+function hide() {
+  $("password").value = "";
+  $("picture").replaceChildren();
+  $("open").removeAttribute("href");
+  show(false);
+}
+
 $("login").addEventListener("submit", (event) => {
   event.preventDefault();
+  $("failure").hidden = true;
   const { before, after } = JSON.parse($("settings").textContent);
   const content = before + encoded($("password").value) + after;
   try {
     draw(content);
   } catch {
-    $("note").textContent = "The settings do not fit into a QR code.";
+    $("failure").hidden = false;
     return;
   }
   $("password").value = "";
   $("open").href = content;
-  $("login").hidden = $("note").hidden = true;
-  $("code").hidden = false;
+  show(true);
+  $("code").focus();
 });
-$("login").hidden = $("note").hidden = false;
+$("hide").addEventListener("click", () => {
+  hide();
+  $("password").focus();
+});
+// A browser may keep the page for its "back" button.
+addEventListener("pagehide", hide);
+show(false);

@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::lookup_limit::LookupLimit;
 use crate::client_setup::{self, Incoming, Outgoing, Whose, outgoing, xml};
-use crate::config::{LiveConfig, Route};
+use crate::config::{Allow, LiveConfig, Route};
 use crate::upstream::Upstreams;
 
 /// Concurrent lookups of SMTP servers.
@@ -26,10 +26,12 @@ pub(crate) struct PublicSite {
     /// A listener shows it.
     pub(crate) is_shown: bool,
     hostname: String,
-    /// The settings that hold for everybody, the preferred one first.
+    /// The settings for addresses that no route names, the preferred one first.
     incoming: Vec<Incoming>,
     any_certificate: bool,
     served: BTreeMap<Whose, ServedDomain>,
+    /// The logins of a route for all domains; `None` if there is no such route.
+    catch_all: Option<Allow>,
     /// Lookup results, with the route of each.
     found: Mutex<BTreeMap<Whose, (Route, Outgoing)>>,
     limit: Arc<Mutex<LookupLimit>>,
@@ -38,13 +40,24 @@ pub(crate) struct PublicSite {
 /// The settings for one address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SetUp {
-    /// A route names the address or its domain. Otherwise these are the settings that hold for everybody.
-    pub(super) is_served: bool,
+    pub(super) coverage: Coverage,
     pub(super) incoming: Incoming,
     /// The SMTP server, if it is known.
     pub(super) outgoing: Option<Outgoing>,
     /// Delta Chat must accept any certificate.
     pub(super) any_certificate: bool,
+}
+
+/// The relation of an address to routes and `allow`. It depends on its domain, and on the address only if a route has
+/// it: the page is no list of accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coverage {
+    /// A route or `allow` names it.
+    Named,
+    /// All domains are served, so that a misspelled one cannot be noticed.
+    CatchAll,
+    /// A login would be refused.
+    Absent,
 }
 
 struct ServedDomain {
@@ -68,12 +81,14 @@ impl PublicSite {
             let incoming = client_setup::incoming(config, Some(route));
             (whose, ServedDomain { route: route.clone(), incoming, outgoing })
         });
+        let catch_all = client_setup::catch_all(config);
         Self {
             is_shown: config.listeners.iter().any(|listener| listener.web),
             hostname: config.hostname.to_string(),
-            incoming: client_setup::incoming(config, None),
+            incoming: client_setup::incoming(config, catch_all),
             any_certificate: client_setup::needs_any_certificate(config, config.hostname.as_str()),
             served: served.collect(),
+            catch_all: catch_all.map(|_| config.allow.clone()),
             found: Mutex::default(),
             limit: Arc::default(),
         }
@@ -98,18 +113,28 @@ impl PublicSite {
         self.limit.lock().unwrap_or_else(PoisonError::into_inner).wait(client, now)
     }
 
-    /// The settings for an address; `None` if no listener has TLS. The answer depends on the routes alone, not on whether
+    /// The settings for an address; `None` if no listener has TLS. The answer depends on routes and `allow`, not on whether
     /// the account exists.
     pub(super) fn set_up(&self, address: &str) -> Option<SetUp> {
-        let found = self.find(&address.to_lowercase());
-        let is_served = found.is_some();
-        let (incoming, outgoing) = match found {
-            Some((_, served, outgoing)) => (served.incoming.first(), outgoing),
-            None => (self.incoming.first(), None),
+        let address = address.to_lowercase();
+        let (coverage, incoming, outgoing) = match self.find(&address) {
+            Some((_, served, outgoing)) => (Coverage::Named, served.incoming.first(), outgoing),
+            None => (self.coverage_of_unnamed(&address), self.incoming.first(), None),
         };
         let incoming = incoming?.clone();
         let any_certificate = self.any_certificate && !incoming.host.starts_with('_');
-        Some(SetUp { is_served, incoming, outgoing, any_certificate })
+        Some(SetUp { coverage, incoming, outgoing, any_certificate })
+    }
+
+    /// The coverage of an address in lower case that no route names.
+    fn coverage_of_unnamed(&self, address: &str) -> Coverage {
+        let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+        match &self.catch_all {
+            Some(allow) if !allow.allows_some_of(domain) => Coverage::Absent,
+            Some(allow) if allow.logins.is_some() => Coverage::Named,
+            Some(_) => Coverage::CatchAll,
+            None => Coverage::Absent,
+        }
     }
 
     /// The entry for an address in lower case: its own, or that of its domain.
@@ -268,6 +293,30 @@ mod tests {
                 && !other.contains("outgoingServer"),
             "{other}"
         );
+    }
+
+    #[test]
+    fn coverage_depends_on_routes_and_the_domains_of_allow() {
+        const NAMED: &str = "routes:\n  - {domain: a.example, upstream: imaps://a.example}\n  \
+            - {address: bob@b.example, upstream: imaps://b.example}\n";
+        const ALL: &str = "  - {domain: \"*\", upstream: \"imaps://imap.{domain}\", open: true}\n";
+        const ALLOW: &str = "allow:\n  logins: [a.example, carol@c.example]\n";
+        let all = [NAMED, ALL].concat();
+        let some = [&*all, ALLOW].concat();
+        use Coverage::{Absent, CatchAll, Named};
+        for (address, by_routes, with_catch_all, with_allow) in [
+            ("Alice@A.example", Named, Named, Named),
+            ("bob@b.example", Named, Named, Absent),
+            ("eve@b.example", Absent, CatchAll, Absent),
+            ("carol@c.example", Absent, CatchAll, Named),
+            ("eve@c.example", Absent, CatchAll, Named),
+            ("eve@d.example", Absent, CatchAll, Absent),
+        ] {
+            let coverage = |yaml: &str| site(yaml).set_up(address).unwrap().coverage;
+            assert_eq!(coverage(NAMED), by_routes, "{address}");
+            assert_eq!(coverage(&all), with_catch_all, "{address}");
+            assert_eq!(coverage(&some), with_allow, "{address}");
+        }
     }
 
     #[test]
