@@ -102,6 +102,7 @@ pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError>
         address: &address.whole,
         place: &place,
         route: server::route(options, &address, Some(&server)),
+        login: &server.login,
         outgoing: outgoing.as_ref(),
         dns: options.dns,
         only_me: options.only_me || confirm(&format!("Accept only logins of {}?", address.whole)),

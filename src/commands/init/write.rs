@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::place::{InitPlan, Proof};
 use super::server::quoted;
 use crate::client_setup::Outgoing;
+use crate::config::LoginTemplate;
 
 /// The decisions.
 pub(super) struct Plan<'a> {
@@ -17,6 +18,8 @@ pub(super) struct Plan<'a> {
     pub(super) place: &'a InitPlan,
     /// The route in YAML.
     pub(super) route: String,
+    /// The login name in the route: also that for the SMTP server, unless it has its own.
+    pub(super) login: &'a LoginTemplate,
     pub(super) outgoing: Option<&'a Outgoing>,
     pub(super) dns: Option<SocketAddr>,
     /// Only the address may log in.
@@ -54,12 +57,10 @@ fn compose(out: &mut String, plan: &Plan<'_>) -> std::fmt::Result {
     out.push_str(&plan.route);
     if let Some(Outgoing { server, login }) = plan.outgoing {
         writeln!(out, "    # SMTP server: passed on to Delta Chat, never used by deltapush.")?;
-        writeln!(
-            out,
-            "    smtp: {}\n    smtp_login: {}",
-            quoted(&server.to_string()),
-            quoted(&login.to_string())
-        )?;
+        writeln!(out, "    smtp: {}", quoted(&server.to_string()))?;
+        if login != plan.login {
+            writeln!(out, "    smtp_login: {}", quoted(&login.to_string()))?;
+        }
     }
     writeln!(
         out,
@@ -195,13 +196,14 @@ mod tests {
         InitPlan { hostname, address: "::".parse().unwrap(), imaps: 993, web, proof, notes: vec![] }
     }
 
-    fn plan(place: &InitPlan) -> Plan<'_> {
+    fn plan<'a>(place: &'a InitPlan, login: &'a LoginTemplate) -> Plan<'a> {
         let route = "  - domain: \"example.org\"\n    upstream: \"imaps://imap.example.org:993\"\n"
             .to_owned();
         Plan {
             address: "you@example.org",
             place,
             route,
+            login,
             outgoing: None,
             dns: None,
             only_me: false,
@@ -216,6 +218,7 @@ mod tests {
             server: "smtps://smtp.example.org".parse().unwrap(),
             login: Default::default(),
         };
+        let (same, other) = (LoginTemplate::default(), LoginTemplate::local());
         let files = Proof::Files { chain: "/a b/chain.pem".into(), key: "/k\"ey".into() };
         for (proof, web) in
             [(Proof::Acme, Some(443)), (files, None), (Proof::SelfSigned, Some(443))]
@@ -227,10 +230,11 @@ mod tests {
                 only_me: true,
                 is_own_server: true,
                 data: Some("/var/lib/deltapush".into()),
-                ..plan(&place)
+                ..plan(&place, &same)
             };
-            for plan in [full, plan(&place)] {
+            for plan in [full, plan(&place, &other)] {
                 let text = text(&plan);
+                assert!(!text.contains("smtp_login"), "{text}");
                 let config = Config::parse(&text, Path::new("/etc/deltapush"), "test")
                     .unwrap_or_else(|e| panic!("{e}\n{text}"));
                 assert_eq!(config.live.certificate.acme.is_some(), proof == Proof::Acme);
@@ -251,6 +255,8 @@ mod tests {
                     plan.data.is_some()
                 );
             }
+            let text = text(&Plan { outgoing: Some(&outgoing), ..plan(&place, &other) });
+            assert!(text.contains("smtp_login: \"{login}\""), "{text}");
         }
     }
 
