@@ -59,6 +59,8 @@ mod odd_commands;
 #[cfg(test)]
 mod outages;
 #[cfg(test)]
+mod pages;
+#[cfg(test)]
 mod permissions;
 #[cfg(test)]
 mod posting;

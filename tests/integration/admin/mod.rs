@@ -1,6 +1,7 @@
 //! The admin listener of the real binary: who gets in, metrics as Prometheus reads them, health, and the page in a browser.
 
 mod access;
+mod accessibility;
 mod health;
 mod metrics;
 mod page;

@@ -1,17 +1,10 @@
 //! The page, as a browser shows it: on a phone and on a desk, light and dark, with scripts and without.
 
 use std::collections::HashSet;
-use std::fs;
-use std::path::PathBuf;
 
+use super::super::support::accessibility::pictures;
 use super::super::support::browser::{Browser, Look};
 use super::scene;
-
-fn pictures() -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("screenshots");
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn page_is_readable_everywhere_and_follows_what_happens() {

@@ -6,16 +6,25 @@ Speaks the DevTools protocol over a pair of pipes (--remote-debugging-pipe): mes
 import base64
 import json
 import os
+import pathlib
 import select
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 
 PATIENCE = 30
 FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars --remote-debugging-pipe""".split()
+
+# Nothing else of the package is used (files.txt).
+AXE = pathlib.Path(sysconfig.get_path("purelib"), "axe_playwright_python/axe.min.js")
+# Every rule: also best practices, experiments, and those that are off by default.
+CHECK = """axe.run(document, {
+    rules: Object.fromEntries(axe.getRules().map(({ ruleId }) => [ruleId, { enabled: !OFF.includes(ruleId) }])),
+})"""
 
 
 class Browser:
@@ -64,20 +73,29 @@ class Browser:
             self.requests.append(message["params"]["request"]["url"])
         elif message.get("method") == "Page.loadEventFired":
             self.loaded = True
+        elif message.get("method") == "Fetch.requestPaused":
+            self.send("Fetch.continueRequest", requestId=message["params"]["requestId"])
+        elif message.get("method") == "Fetch.authRequired":
+            self.send("Fetch.continueWithAuth", requestId=message["params"]["requestId"],
+                      authChallengeResponse={"response": "CancelAuth"})
         return message
 
-    def call(self, method, **params):
+    def send(self, method, **params):
         self.number += 1
         message = {"id": self.number, "method": method, "params": params}
         if self.session:
             message["sessionId"] = self.session
         os.write(self.commands, json.dumps(message).encode() + b"\0")
+        return self.number
+
+    def call(self, method, **params):
+        number = self.send(method, **params)
         end = time.monotonic() + PATIENCE
         while True:
             answer = self.receive(end - time.monotonic())
             if answer is None:
                 raise TimeoutError(method)
-            if answer.get("id") == self.number:
+            if answer.get("id") == number:
                 if "error" in answer:
                     raise RuntimeError(f"{method}: {answer['error']}")
                 return answer["result"]
@@ -100,10 +118,15 @@ class Browser:
         return {"html": self.html(), "error": error, "width": wide, "complaints": self.complaints}
 
     def wait(self, text, seconds=PATIENCE):
-        """Waits until the page as it is now has this text in it."""
+        """Waits until the page as it is now has this text in it. It may be unreadable while another page is loaded."""
         end = time.monotonic() + seconds
         while True:
-            html = self.html()
+            try:
+                html = self.html()
+            except RuntimeError:
+                if time.monotonic() >= end:
+                    raise
+                html = ""
             if text in html or time.monotonic() >= end:
                 return {"html": html, "found": text in html, "complaints": self.complaints}
             self.receive(0.1)
@@ -165,6 +188,31 @@ class Browser:
             self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
         return {}
 
+    def cancel_logins(self):
+        """From now on cancels the browser's questions for a password, as a person does."""
+        self.call("Fetch.enable", handleAuthRequests=True)
+        return {}
+
+    def axe(self, off=()):
+        """The problems that axe-core finds in the page as it is now, and those that it cannot decide, by all rules but some."""
+        frame = self.call("Page.getFrameTree")["frameTree"]["frame"]["id"]
+        # The page's policy does not hold in a world of its own, and the page is not changed.
+        world = self.call("Page.createIsolatedWorld", frameId=frame)["executionContextId"]
+
+        def evaluate(script):
+            came = self.call("Runtime.evaluate", expression=script, contextId=world, awaitPromise=True, returnByValue=True)
+            if "exceptionDetails" in came:
+                raise RuntimeError(f"axe: {came['exceptionDetails']}")
+            return came["result"].get("value")
+
+        if not AXE.exists():
+            sys.exit(f"{AXE} is missing: run scripts/test once, it makes the Python environment")
+        evaluate(AXE.read_text() + ";0")
+        results = evaluate(CHECK.replace("OFF", json.dumps(off)))
+        summary = {kind: [problem(rule, node) for rule in results[kind] for node in rule["nodes"]]
+                   for kind in ("violations", "incomplete")}
+        return {**summary, "passed": [rule["id"] for rule in results["passes"]]}
+
     def asked(self):
         """The addresses of all that went over the network, or was to, since this was last asked; and what was complained of."""
         self.run("return 0")
@@ -180,6 +228,11 @@ class Browser:
             self.process.kill()
             self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def problem(rule, node):
+    """A rule that an element breaks, in a line."""
+    return f"{rule['id']} at {node['target']}: {' '.join(node['failureSummary'].split())} {node['html'][:200]}"
 
 
 def main():

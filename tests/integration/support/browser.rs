@@ -37,6 +37,19 @@ pub(crate) struct Shown {
     pub(crate) complaints: Vec<Value>,
 }
 
+/// The findings of axe-core, one line for each rule and element.
+#[derive(Debug, serde::Deserialize)]
+pub(crate) struct Accessibility {
+    pub(crate) violations: Vec<String>,
+    /// Undecided: a person has to look.
+    pub(crate) incomplete: Vec<String>,
+    /// The rules that some element keeps.
+    pub(crate) passed: Vec<String>,
+}
+
+/// A rule of axe-core that finds no fault: it lists hidden elements, and tests check them when they are shown.
+const RULES_WITHOUT_FAULTS: [&str; 1] = ["hidden-content"];
+
 impl Browser {
     pub(crate) fn start() -> Self {
         let found =
@@ -107,6 +120,17 @@ impl Browser {
     /// Clicks on an element.
     pub(crate) fn click(&mut self, selector: &str) {
         self.call(json!({ "do": "click", "selector": selector }));
+    }
+
+    /// From now on the browser's questions for a password are cancelled.
+    pub(crate) fn cancel_logins(&mut self) {
+        self.call(json!({ "do": "cancel_logins" }));
+    }
+
+    /// Problems of accessibility that axe-core finds in the page as it is now.
+    pub(crate) fn accessibility(&mut self) -> Accessibility {
+        let found = self.call(json!({ "do": "axe", "off": RULES_WITHOUT_FAULTS }));
+        serde_json::from_value(found).unwrap()
     }
 
     /// The addresses of all that was asked for over the network, allowed or not, since this was last asked. Fails if the page has

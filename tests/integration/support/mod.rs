@@ -1,5 +1,6 @@
 //! What the tests stand on: real servers, scripted peers, clients.
 
+pub(crate) mod accessibility;
 pub(crate) mod browser;
 pub(crate) mod certs;
 pub(crate) mod client;
