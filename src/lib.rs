@@ -21,6 +21,7 @@ pub mod activation;
 pub mod admin;
 pub mod admission;
 mod backoff;
+mod bounded;
 mod causes;
 pub mod client_setup;
 mod clock;

@@ -4,7 +4,6 @@
 //! [`slot_table`]: connection slots. [`failed_logins`]: limits on login attempts; [`known`] is what they recognize after a
 //! restart. [`connection_slots`] and [`login_limiter`] are their async sides, for tasks.
 
-mod bounded;
 pub mod connection_slots;
 pub mod failed_logins;
 mod fair_map;
@@ -19,6 +18,5 @@ pub mod report;
 pub mod slot_table;
 mod window;
 
-pub(crate) use bounded::Bounded;
 pub use fair_map::EntryOrigin;
 pub use prefix::Prefix;

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::admission::{Bounded, Prefix};
+use crate::admission::Prefix;
 use crate::backoff::GrowingWait;
+use crate::bounded::Bounded;
 
 /// Addresses that are remembered; IPv6 counts by /64.
 const ADDRESSES: usize = 10_000;

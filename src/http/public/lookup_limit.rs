@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::admission::{Bounded, Prefix};
+use crate::admission::Prefix;
+use crate::bounded::Bounded;
 
 /// Client addresses that are remembered; IPv6 counts by /64.
 const ADDRESSES: usize = 10_000;

@@ -35,6 +35,20 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
         &mut entry.1
     }
 
+    /// The entry without a change of its age, also one that has expired.
+    pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.get_mut(key).map(|(_, value)| value)
+    }
+
+    /// The entries that have not expired, in no order.
+    pub(crate) fn iter(&self, now: Instant) -> impl Iterator<Item = (&K, &V)> {
+        let is_current = move |used: &Instant| now.saturating_duration_since(*used) < self.lifetime;
+        self.entries
+            .iter()
+            .filter(move |(_, (used, _))| is_current(used))
+            .map(|(key, (_, value))| (key, value))
+    }
+
     pub(crate) fn remove(&mut self, key: &K) {
         self.entries.remove(key);
     }
