@@ -18,7 +18,7 @@ pub enum RelayEnd {
     /// The client closed, or its connection broke.
     #[error("the client disconnected{}", .0.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
     Client(Option<io::Error>),
-    /// The client said LOGOUT, and deltapush answered.
+    /// The client said LOGOUT, and was answered.
     #[error("the client logged out")]
     LoggedOut,
     /// The upstream closed, or its connection broke.
@@ -94,8 +94,13 @@ impl<A: SessionServices> Relay<A> {
         self.timer.as_mut().reset(self.now.checked_add(LINGER).unwrap_or(self.now));
     }
 
-    /// Returns how the relay ends, once nothing is left to do.
+    /// Returns how the relay ends, once nothing is left to do. After a LOGOUT it does not matter who closes first.
     pub(super) fn poll_end(&mut self) -> Option<RelayEnd> {
+        let end = self.poll_closed()?;
+        Some(if self.session.has_logged_out() { RelayEnd::LoggedOut } else { end })
+    }
+
+    fn poll_closed(&mut self) -> Option<RelayEnd> {
         if self.client.is_broken() {
             return Some(RelayEnd::Client(self.client.error.take()));
         }

@@ -117,7 +117,18 @@ async fn client_that_closes_its_side_hears_the_rest() {
     scene.upstream.write_all(b"* BYE\r\nb OK\r\n").await.unwrap();
     scene.upstream.shutdown().await.unwrap();
     assert_eq!(read_to_end(&mut scene.client).await, "* BYE\r\nb OK\r\n");
-    assert!(matches!(within(scene.relay).await.unwrap(), RelayEnd::Client(None)));
+    assert!(matches!(within(scene.relay).await.unwrap(), RelayEnd::LoggedOut));
+}
+
+#[tokio::test]
+async fn end_after_a_logout_is_no_fault_of_the_server() {
+    let mut scene = scene(LONG).await;
+    scene.client.write_all(b"b LOGOUT\r\n").await.unwrap();
+    assert_eq!(read(&mut scene.upstream, 10).await, "b LOGOUT\r\n");
+    scene.upstream.write_all(b"* BYE\r\nb OK\r\n").await.unwrap();
+    drop(scene.upstream);
+    assert_eq!(read_to_end(&mut scene.client).await, "* BYE\r\nb OK\r\n");
+    assert!(matches!(within(scene.relay).await.unwrap(), RelayEnd::LoggedOut));
 }
 
 #[tokio::test]

@@ -338,12 +338,19 @@ impl Session {
         held.into_iter().fold(0, usize::saturating_add)
     }
 
+    /// Reports if the client said LOGOUT, and the upstream BYE. Of a session that may be kept, the end of the relay tells.
+    #[must_use]
+    pub fn has_logged_out(&self) -> bool {
+        self.keeping.is_none() && self.server.said_bye && self.client.verb == Verb::Logout
+    }
+
     fn waits_for_logout(&self) -> bool {
         self.keeping.as_ref().is_some_and(|keeping| keeping.awaits_logout())
     }
 
     /// Reports if deltapush, not the upstream, has the tokens.
-    fn has_tokens(&self) -> bool {
+    #[must_use]
+    pub fn has_tokens(&self) -> bool {
         !self.upstream.pushes || self.settings.native == Native::Takeover
     }
 
