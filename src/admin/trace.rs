@@ -9,7 +9,7 @@ use super::question::{AskedSide, AskedTrace};
 use super::reply::{reply_no, reply_ok};
 use crate::trace::{Audience, ConnectionSide, NoSession, TraceSelection, Tracer};
 
-/// Streams the selected lines until the operator's command hangs up or deltapush ends.
+/// Streams the selected lines until the operator's command hangs up, the one session that was asked for ends, or deltapush ends.
 pub(super) async fn follow(
     tracer: &Tracer,
     asked: AskedTrace,
@@ -19,10 +19,21 @@ pub(super) async fn follow(
         Ok(wanted) => wanted,
         Err(error) => return reply_no(stream, error.to_string()).await,
     };
+    let session = match &wanted.audience {
+        Audience::Session(session) => Some(*session),
+        _ => None,
+    };
     let Some(mut followed) = tracer.follow(wanted) else {
         let words = "too many `deltapush trace` commands run already: end one of them";
         return reply_no(stream, words).await;
     };
+    // Asked after following began: a session that ends meanwhile ends the trace.
+    if let Some(session) = session.filter(|session| !tracer.has(*session)) {
+        let words = format!(
+            "session {session} has ended, or has not begun: `deltapush trace` shows the sessions of this moment with their IDs"
+        );
+        return reply_no(stream, words).await;
+    }
     reply_ok(stream, "").await?;
     let (mut hangup, mut out) = stream.split();
     let mut byte = [0];

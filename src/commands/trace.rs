@@ -111,10 +111,10 @@ impl TraceTask {
     }
 }
 
-/// Follows the deltapush that has its state in `directory`, until it ends.
+/// Follows the deltapush that has its state in `directory`, until it ends, or the session that was asked for does.
 ///
 /// # Errors
-/// If none runs there, or when it ends.
+/// If none runs there, or there is no such session; when deltapush ends, unless one session was asked for.
 pub fn follow(asked: &TraceTask, directory: &Path) -> Result<(), TraceError> {
     let question = ControlQuestion::Trace(AskedTrace {
         account: asked.account.clone(),
@@ -135,7 +135,16 @@ pub fn follow(asked: &TraceTask, directory: &Path) -> Result<(), TraceError> {
         let line = if asked.json { record.to_json() + "\n" } else { renderer.render(&record) };
         Ok(out.write_all(line.as_bytes()).and_then(|()| out.flush())?)
     });
-    unless_nobody_reads(told.and(Err(TraceError::Ended)))
+    unless_nobody_reads(told.and_then(|()| report_end(asked.session.as_deref())))
+}
+
+/// The end of the trace: with deltapush, or with the one session that was asked for.
+fn report_end(session: Option<&str>) -> Result<(), TraceError> {
+    let Some(session) = session else { return Err(TraceError::Ended) };
+    if io::stderr().is_terminal() {
+        writeln!(io::stderr(), "session {session} has ended")?;
+    }
+    Ok(())
 }
 
 /// Executes the action on a trace file.

@@ -1,10 +1,12 @@
 //! The hub between sessions and the readers of the trace: it knows who follows which sessions.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use dashmap::DashSet;
 
 use super::queue::{self, LineReceiver, LineSender};
-use super::record::{Record, TraceEntry};
+use super::record::{Record, SessionId, TraceEntry};
 use super::selection::{Audience, Interest, KnownSession, TraceSelection};
 
 /// Most followers at once: the outputs of the configuration, and an operator with a few terminals.
@@ -15,6 +17,8 @@ pub(super) struct Hub {
     /// Changes whenever somebody begins or ends to follow; odd while somebody does.
     state: AtomicU64,
     followers: RwLock<Vec<Follower>>,
+    /// The sessions that have a recorder.
+    sessions: DashSet<SessionId>,
     /// Watching sessions that were begun.
     watches: AtomicU64,
     /// Lines that some reader did not get, since the start.
@@ -33,6 +37,32 @@ impl Hub {
         let mut followers = self.followers.write().unwrap_or_else(PoisonError::into_inner);
         followers.retain(|follower| follower.number != number);
         self.changed(&followers);
+    }
+
+    /// A session begins.
+    pub(super) fn begin(&self, session: SessionId) {
+        self.sessions.insert(session);
+    }
+
+    /// Reports if the session has begun and not ended.
+    pub(super) fn has(&self, session: SessionId) -> bool {
+        self.sessions.contains(&session)
+    }
+
+    /// A session is over: readers that follow it alone get the lines that are queued, and then the end.
+    pub(super) fn over(&self, session: SessionId) {
+        self.sessions.remove(&session);
+        let follows = |follower: &Follower| follower.wanted.audience == Audience::Session(session);
+        let is_followed = self.state() & 1 == 1 && self.read().iter().any(follows);
+        if is_followed {
+            let mut followers = self.followers.write().unwrap_or_else(PoisonError::into_inner);
+            followers.retain(|follower| !follows(follower));
+            self.changed(&followers);
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Vec<Follower>> {
+        self.followers.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number that tells whether anything has changed.
@@ -71,7 +101,7 @@ impl Hub {
 
     /// The interest in a session, and in its literals.
     pub(super) fn interest(&self, known: KnownSession<'_>) -> (Interest, bool) {
-        let followers = self.followers.read().unwrap_or_else(PoisonError::into_inner);
+        let followers = self.read();
         let mut most = (Interest::No, false);
         for follower in &*followers {
             match follower.wanted.audience.interest(known) {
@@ -85,7 +115,7 @@ impl Hub {
 
     /// Hands a line to all who want it. Whether somebody may want it later.
     pub(super) fn send(&self, record: &Arc<Record>, known: KnownSession<'_>) -> bool {
-        let followers = self.followers.read().unwrap_or_else(PoisonError::into_inner);
+        let followers = self.read();
         let mut held = false;
         for follower in &*followers {
             match follower.wanted.audience.interest(known) {
@@ -104,7 +134,7 @@ impl Hub {
         before: KnownSession<'_>,
         now: KnownSession<'_>,
     ) {
-        let followers = self.followers.read().unwrap_or_else(PoisonError::into_inner);
+        let followers = self.read();
         for follower in &*followers {
             let audience = &follower.wanted.audience;
             if audience.interest(before) == Interest::Perhaps
@@ -117,7 +147,7 @@ impl Hub {
 
     /// Hands a line of a session that never logged in to those who wait for logins.
     pub(super) fn send_lost(&self, record: &Arc<Record>) {
-        let followers = self.followers.read().unwrap_or_else(PoisonError::into_inner);
+        let followers = self.read();
         let all = |follower: &&Follower| matches!(&follower.wanted.audience, Audience::LoggedIn(names) if names.is_empty());
         followers.iter().filter(all).for_each(|follower| follower.send(record));
     }

@@ -66,6 +66,7 @@ struct OpenLine {
 impl Recorder {
     pub(super) fn new(hub: Arc<Hub>, session: SessionId, account: Option<AccountId>) -> Self {
         let logged_in = account.is_some();
+        hub.begin(session);
         Self { hub, session, account, logged_in, seen: 0, state: None }
     }
 
@@ -187,8 +188,15 @@ impl Transcript for Recorder {
 }
 
 impl Drop for Recorder {
-    /// An unfinished line is shown as far as it came; lines without a later login are shown to those who follow these.
     fn drop(&mut self) {
+        self.flush();
+        self.hub.over(self.session);
+    }
+}
+
+impl Recorder {
+    /// Shows an unfinished line as far as it came, and lines without a later login to those who follow these.
+    fn flush(&mut self) {
         // Nobody may follow any more.
         if self.state.is_none() || self.transcript().is_none() {
             return;
@@ -437,6 +445,24 @@ mod tests {
         record(&mut session, "c NOOP");
         assert!(session.state.is_none(), "it costs nothing again");
         assert!(other.try_next().is_none());
+    }
+
+    #[tokio::test]
+    async fn follower_of_a_session_gets_its_last_line_and_its_end() {
+        let tracer = Tracer::default();
+        let mut session = tracer.client(7);
+        let mut followed = follow(&tracer, Audience::Session(SessionId::Client(7)));
+        let mut all = follow(&tracer, Audience::Everyone);
+        session.transcript().unwrap().piece(Speaker::Client, Mark::Kept, Piece::Text(b"a NO"));
+        assert!(tracer.has(SessionId::Client(7)) && !tracer.has(SessionId::Client(8)));
+        drop(session);
+        assert!(!tracer.has(SessionId::Client(7)));
+        assert!(matches!(followed.next().await.unwrap().entry, TraceEntry::Said { .. }));
+        assert_eq!(followed.next().await, None);
+        drop(followed);
+        assert!(all.try_next().is_some(), "others follow on");
+        record(&mut tracer.client(8), "b NOOP");
+        assert_eq!(said(&mut all), ["#8 C: b NOOP   [kept by deltapush]"]);
     }
 
     #[test]

@@ -41,6 +41,12 @@ impl Tracer {
         Recorder::new(Arc::clone(&self.hub), session, Some(account.clone()))
     }
 
+    /// Reports if this session is there now.
+    #[must_use]
+    pub fn has(&self, session: SessionId) -> bool {
+        self.hub.has(session)
+    }
+
     /// Follows from now on, also sessions that are there already; `None` if too many do.
     #[must_use]
     pub fn follow(&self, wanted: TraceSelection) -> Option<Followed> {

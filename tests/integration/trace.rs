@@ -77,6 +77,36 @@ fn run(dir: &Path, arguments: &[&str]) -> Output {
     output
 }
 
+#[tokio::test]
+async fn trace_of_one_session_ends_with_it() {
+    let scene = DovecotScene::new(Setup::Vanilla, "follow-one").await;
+    let unknown = command(scene.deltapush.dir(), &["--session", "9999"]).output().unwrap();
+    let words = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert_eq!(unknown.status.code(), Some(69), "{words}");
+    assert!(words.contains("session #9999 has ended, or has not begun"), "{words}");
+
+    let mut client = scene.client().await;
+    let log = scene.deltapush.log();
+    let (_, session) = log.rsplit_once("logged in session=").unwrap();
+    let session = session.split(' ').next().unwrap();
+    let mut one = Following::start(&scene.deltapush, &["--session", session]).await;
+    client.command("c2 LOGOUT").await;
+    one.sees(&["S: c2 OK"]).await;
+    let mut status = None;
+    let ended = poll(PATIENCE, || {
+        status = one.child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert!(ended.await, "the trace goes on after its session");
+    assert!(status.unwrap().success());
+    let said = || scene.deltapush.log();
+    assert!(
+        poll(PATIENCE, || said().contains("session ended: the client logged out")).await,
+        "{}",
+        said()
+    );
+}
+
 /// The files with traces, by the beginning of their name.
 fn files(folder: &Path, start: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return vec![] };
