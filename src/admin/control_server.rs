@@ -70,7 +70,17 @@ impl ControlServer {
     }
 
     fn find(&self, named: &AccountName) -> Result<AccountId, String> {
-        lookup::find(self.reporter.registry().names(), &named.name, named.server.as_deref())
+        let (registry, server) = (self.reporter.registry(), named.server.as_deref());
+        lookup::find(registry.names(), &named.name, server).map_err(|unknown| {
+            let tokenless = registry.tokenless_accounts().into_iter().map(|found| found.account);
+            match lookup::find(tokenless.collect(), &named.name, server) {
+                Ok(account) => format!(
+                    "{account} has no device: a client logged in, and handed over no push token. Delta Chat Desktop, Delta \
+                     Chat from F-Droid and other mail programs have none"
+                ),
+                Err(_) => unknown,
+            }
+        })
     }
 
     async fn status(&self, names: &[String], stream: &mut UnixStream) -> io::Result<()> {

@@ -30,6 +30,9 @@ pub struct StatusReport {
     pub notifications: Notifications,
     /// The accounts, those with a problem first, then by name.
     pub accounts: Vec<AccountReport>,
+    /// Accounts without a device to which clients logged in within the last day, those with a connected client first.
+    #[serde(default)]
+    pub tokenless: Vec<TokenlessReport>,
     /// Accounts that deltapush erased without a command in the last 30 days, the latest first.
     pub erased: Vec<ErasedReport>,
 }
@@ -43,6 +46,19 @@ pub struct ServerProblem<'a> {
     pub problem: &'a AccountProblem,
     /// The number of these accounts.
     pub accounts: usize,
+}
+
+/// An account to which a client logged in without handing over a push token: no push will come for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenlessReport {
+    /// Its login name.
+    pub name: String,
+    /// Its mail server.
+    pub server: String,
+    /// Its clients that are connected now.
+    pub clients: usize,
+    /// The time of the last login.
+    pub last_login: Timestamp,
 }
 
 /// An account that deltapush erased without a command.
@@ -66,9 +82,10 @@ impl StatusReport {
         let names: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
         let is_meant =
             |text: &str| names.iter().any(|name| text.to_lowercase().contains(name.as_str()));
-        self.accounts.retain(|account| {
-            names.is_empty() || is_meant(&account.name) || is_meant(&account.server)
-        });
+        let is_wanted =
+            |name: &str, server: &str| names.is_empty() || is_meant(name) || is_meant(server);
+        self.accounts.retain(|account| is_wanted(&account.name, &account.server));
+        self.tokenless.retain(|account| is_wanted(&account.name, &account.server));
         self
     }
 

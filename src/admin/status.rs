@@ -11,7 +11,7 @@ use super::latency_report::explain;
 use super::report::{
     AccountCounts, AccountProblem, AccountReport, DeviceReport, ErasedReport, GivenUpReport,
     LimitedServer, MailboxReport, Notifications, PushReport, QuarantineReport, StatusReport,
-    WatchKind,
+    TokenlessReport, WatchKind,
 };
 use super::timeline::{self, AccountHistory};
 use super::watch_report;
@@ -19,7 +19,7 @@ use crate::account::AccountId;
 use crate::admission::failed_logins::Strain;
 use crate::admission::login_limiter::LoginGate;
 use crate::config::Messages;
-use crate::push::registry::Registry;
+use crate::push::registry::{Registry, TokenlessAccount};
 use crate::push::watch_status::WatchEntry;
 use crate::push::watcher::WatchSettings;
 use crate::reloadable::Reloadable;
@@ -94,6 +94,7 @@ impl Reporter {
                 down_since: history.down_since().map(HistoryTime::time),
             },
             accounts,
+            tokenless: self.registry.tokenless_accounts().iter().map(tokenless).collect(),
             erased: self.registry.erased().await?.iter().map(erased).collect(),
         })
     }
@@ -242,6 +243,15 @@ fn device(token: &TokenStatus, is_only: bool, summary: &HistorySummary) -> Devic
             since: format::timestamp(found.since),
             until: format::timestamp(found.until),
         }),
+    }
+}
+
+fn tokenless(found: &TokenlessAccount) -> TokenlessReport {
+    TokenlessReport {
+        name: found.account.user.to_string(),
+        server: found.account.upstream.to_string(),
+        clients: found.clients,
+        last_login: format::timestamp(found.last_login),
     }
 }
 

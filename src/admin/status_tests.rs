@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::watch_report::notes;
 use super::*;
 use crate::admin::layout::Layout;
-use crate::admin::table;
+use crate::admin::table::{self, FEW};
 use crate::credentials::Mechanism;
 use crate::push::watch_status::{Watch, WatchState};
 use crate::store::{FetchHabit, Position, QuarantineRecord, UnixTime};
@@ -66,8 +66,15 @@ fn rendered(accounts: &[AccountStatus], watch: &Watch, layout: Layout) -> String
     let describe = |status| {
         describe(status, watch.status().as_ref(), &HistorySummary::default(), Messages::Auto, clock)
     };
-    let accounts: Vec<AccountReport> = accounts.iter().map(describe).collect();
-    let report = StatusReport {
+    let report = report(accounts.iter().map(describe).collect(), clock);
+    // The report is the same after the control socket.
+    let report: StatusReport =
+        serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+    table::status(&report, layout)
+}
+
+fn report(accounts: Vec<AccountReport>, clock: DisplayClock) -> StatusReport {
+    StatusReport {
         version: "1".into(),
         at: clock.wall(),
         started: clock.wall(),
@@ -77,16 +84,13 @@ fn rendered(accounts: &[AccountStatus], watch: &Watch, layout: Layout) -> String
         refused_accounts: 0,
         notifications: Notifications::default(),
         accounts,
+        tokenless: vec![],
         erased: vec![erased(&Erased {
             account: AccountId::new("erin", "imap.example.org:993"),
             at: UnixTime(0),
             reason: "of a reason".into(),
         })],
-    };
-    // The report is the same after the control socket.
-    let report: StatusReport =
-        serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
-    table::status(&report, layout)
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,6 +187,33 @@ async fn accounts_of_a_server_that_cannot_be_used_are_one_line() {
         rendered(&[], &watch, Layout::default())
             .contains("no device has handed over its push token")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn accounts_without_a_token_are_named_with_the_reason() {
+    let clock = DisplayClock::now();
+    let tokenless = |number: usize| TokenlessReport {
+        name: format!("user-{number}\x1b[2J"),
+        server: "imap.example.org:993".into(),
+        clients: number,
+        last_login: clock.wall(),
+    };
+    let with = |number| {
+        let tokenless = (0..number).map(tokenless).collect();
+        table::status(&StatusReport { tokenless, ..report(vec![], clock) }, Layout::default())
+    };
+    assert!(with(0).contains("no device has handed over its push token yet"));
+    let one = with(1);
+    assert!(
+        one.contains(
+            "no push comes for 1 account whose apps handed over no push token: Delta Chat Desktop, Delta Chat from F-Droid and \
+             other mail programs have none\n  user-0\\u{1b}[2J at imap.example.org:993: 0 clients connected, last login just now\n"
+        ),
+        "{one}"
+    );
+    let many = with(FEW + 2);
+    assert!(many.contains("user-4") && !many.contains("user-5"), "{many}");
+    assert!(many.contains("  and 2 accounts more (--json lists all)\n"), "{many}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,11 +7,13 @@ use jiff::Timestamp;
 
 use super::format::{ago, brief, counted, date, delay, moment, rounded, tame};
 use super::layout::Layout;
-use super::report::{AccountReport, DeviceReport, ServerProblem, StatusReport, WatchKind};
+use super::report::{
+    AccountReport, DeviceReport, ServerProblem, StatusReport, TokenlessReport, WatchKind,
+};
 use super::timeline::AccountHistory;
 
 /// The maximum number of accounts that are shown in full.
-const FEW: usize = 5;
+pub(super) const FEW: usize = 5;
 
 /// The next step where there is no account yet.
 const NO_ACCOUNT: &str = "\
@@ -143,7 +145,8 @@ fn head(report: &StatusReport) -> String {
         );
     }
     push_servers(&mut text, report);
-    if counts.accounts == 0 {
+    push_tokenless(&mut text, report);
+    if counts.accounts == 0 && report.tokenless.is_empty() {
         text.push_str(NO_ACCOUNT);
     }
     if counts.quarantined > 0 {
@@ -194,6 +197,32 @@ fn push_servers(text: &mut String, report: &StatusReport) {
             tame(&problem.words),
             tame(&problem.cure)
         );
+    }
+}
+
+/// Accounts whose clients have no push token, and what that means.
+fn push_tokenless(text: &mut String, report: &StatusReport) {
+    if report.tokenless.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        text,
+        "no push comes for {} whose apps handed over no push token: Delta Chat Desktop, Delta Chat from F-Droid and other mail \
+         programs have none",
+        counted(report.tokenless.len() as u64, "account")
+    );
+    for TokenlessReport { name, server, clients, last_login } in report.tokenless.iter().take(FEW) {
+        let _ = writeln!(
+            text,
+            "  {} at {}: {} connected, last login {}",
+            tame(name),
+            tame(server),
+            counted(*clients as u64, "client"),
+            ago(*last_login, report.at)
+        );
+    }
+    if let Some(more @ 1..) = report.tokenless.len().checked_sub(FEW) {
+        let _ = writeln!(text, "  and {} more (--json lists all)", counted(more as u64, "account"));
     }
 }
 

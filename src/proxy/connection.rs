@@ -19,6 +19,7 @@ use super::preauth::{Allowance, NotAuthenticated, PreauthEvent, PreauthInput, Pr
 use super::relay::{Bounds, Preread, Relay};
 use super::session::{Session, UpstreamTraits};
 use super::session_services::AccountHandle;
+use super::tokenless_client;
 use crate::accept::canonical;
 use crate::account::AccountId;
 use crate::admission::connection_slots::ConnectionSlot;
@@ -265,6 +266,9 @@ impl IncomingClient {
         let session = Session::new(Arc::clone(&self.proxy.session), known);
         let kept = self.proxy.kept.client(&account, &logged_in.capabilities, *kept);
         let session = if kept.may_be_kept() { session.kept() } else { session };
+        if session.has_tokens() {
+            tokenless_client::note(&self.proxy.registry, &account, self.session);
+        }
         let answer = login_answer::lines(&tag, &logged_in, |line| session.rewrite(line));
         if let Some(transcript) = self.trace.transcript() {
             transcript.lines(Speaker::ToClient, Mark::Changed, &answer);
@@ -296,6 +300,7 @@ impl CountedConnection {
     }
 
     fn logged_out(&self, session: u64, account: &AccountId) {
+        self.0.client_gone(account, session);
         let known = self.0.get(account);
         let account = known.as_ref().map(|known| &known.telemetry);
         self.0.telemetry().record(&TelemetryEvent::LoggedOut { session, account });

@@ -30,6 +30,7 @@ pub mod session_log;
 mod session_services;
 mod shared;
 pub mod submission_lookup;
+mod tokenless_client;
 mod turn;
 
 pub use shared::Proxy;

@@ -165,6 +165,26 @@ async fn timeline_tells_why_a_message_was_late() {
 }
 
 #[tokio::test]
+async fn client_without_a_token_is_in_the_status_and_the_log() {
+    let scene = DovecotScene::new(Setup::Vanilla, "tokenless").await;
+    let client = scene.client().await;
+    let line = format!("  {} at localhost:{}: ", scene.user, scene.dovecot.imaps);
+    let shows = |words: &str| scene.deltapush.status().contains(&format!("{line}{words}"));
+    assert!(shows("1 client connected"), "{}", scene.deltapush.status());
+    let unknown = scene.deltapush.asked(&["account", &scene.user]);
+    assert!(said(&unknown).contains("has no device: a client logged in"), "{unknown:?}");
+    drop(client);
+    assert!(poll(PATIENCE, || shows("0 clients connected")).await, "{}", scene.deltapush.status());
+    let logged = || scene.deltapush.log().matches("no push token was handed over").count();
+    assert!(poll(PATIENCE, || logged() == 1).await, "{}", scene.deltapush.log());
+
+    scene.register(TOKEN).await;
+    let status = scene.deltapush.status();
+    assert!(!status.contains("no push token"), "{status}");
+    assert_eq!(logged(), 1);
+}
+
+#[tokio::test]
 async fn account_is_forgotten_when_that_is_meant() {
     let mut scene = DovecotScene::new(Setup::Vanilla, "forget").await;
     scene.register(TOKEN).await;

@@ -8,6 +8,7 @@ mod admission;
 mod changes;
 mod events;
 mod newcomers;
+mod tokenless;
 mod upkeep;
 mod waiting;
 
@@ -35,6 +36,8 @@ pub use admission::Admission;
 pub use events::{AccountEvent, AccountEvents, News, TokenNews};
 use newcomers::Newcomers;
 pub use newcomers::{AccountLimits, AccountOrigin, AccountsFull};
+pub use tokenless::TokenlessAccount;
+use tokenless::TokenlessClients;
 pub use upkeep::{MAX_AGE, upkeep};
 
 /// The mailbox that every account has.
@@ -59,6 +62,7 @@ struct RegistryShared {
     keeps_sessions: bool,
     login_memory: Mutex<LoginMemory>,
     newcomers: Arc<Mutex<Newcomers>>,
+    tokenless: TokenlessClients,
 }
 
 /// The known logins at the start.
@@ -114,6 +118,7 @@ impl Registry {
             keeps_sessions,
             login_memory,
             newcomers,
+            tokenless: TokenlessClients::default(),
         };
         Ok((Self(Arc::new(shared)), account_events, token_news))
     }

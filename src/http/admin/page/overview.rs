@@ -44,6 +44,7 @@ pub(in crate::http::admin) async fn live_part(site: &AdminSite, query: &str) -> 
                     (numbers(&report))
                     (plot::plots(&metrics.series().get(now())))
                     (accounts(&report, &search, page))
+                    (tokenless(&report))
                 }
                 Err(error) => p.state.bad { "The state cannot be read: " (error) }
             }
@@ -74,7 +75,8 @@ fn verdict(site: &AdminSite, report: &StatusReport) -> Markup {
             p.state.warn { (counted(counts.problems, "account needs", "accounts need")) " attention." }
         } @else if sound && server && report.notifications.down_since.is_none() {
             p.state.good {
-                @if counts.accounts == 0 { "Ready. No device has handed over its token yet: connect Delta Chat through deltapush. Builds without push (F-Droid, Desktop) have no token." }
+                @if counts.accounts == 0 && !report.tokenless.is_empty() { "Ready. No device has handed over its token yet: see below." }
+                @else if counts.accounts == 0 { "Ready. No device has handed over its token yet: connect Delta Chat through deltapush. Builds without push (F-Droid, Desktop) have no token." }
                 @else if counts.watched == counts.accounts { "All is well: each account is watched." }
                 @else { "All is well: " (counts.watched) " of " (counts.accounts) " accounts are watched, the others follow." }
             }
@@ -130,6 +132,31 @@ fn accounts(report: &StatusReport, search: &str, page: usize) -> Markup {
                 @if page > 1 { a href=(link(page - 1)) { "Before" } }
                 span { "Page " (page) " of " (pages) }
                 @if page < pages { a href=(link(page + 1)) { "Next" } }
+            }
+        }
+    }
+}
+
+/// Accounts whose clients have no push token.
+fn tokenless(report: &StatusReport) -> Markup {
+    html! {
+        @if !report.tokenless.is_empty() {
+            h2 { "No push" }
+            p.quiet {
+                "The apps of these accounts handed over no push token. Delta Chat Desktop, Delta Chat from F-Droid and other mail "
+                "programs have none."
+            }
+            table {
+                thead { tr { th { "Account" } th { "Clients connected" } th { "Last login" } } }
+                tbody {
+                    @for account in report.tokenless.iter().take(PER_PAGE) {
+                        tr {
+                            td { (format::tame(&account.name)) br; span.quiet { (format::tame(&account.server)) } }
+                            td data-name="Clients connected" { (account.clients) }
+                            td data-name="Last login" { (ago(account.last_login, report.at)) }
+                        }
+                    }
+                }
             }
         }
     }
