@@ -1,5 +1,6 @@
 //! The certificates in use: selection for a client, and replacement while sessions go on.
 
+mod file_stamp;
 pub mod identity;
 mod load;
 pub(crate) mod private_file;
@@ -23,6 +24,7 @@ use crate::tls::certs::identity::{
 };
 use crate::tls::certs::x509::Leaf;
 use crate::tls::client::{TrustError, roots};
+use file_stamp::FileStamp;
 
 /// Time before the end of an operator's own long-lived certificate at which the log warns.
 const NOTICE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -68,6 +70,8 @@ impl From<&config::LiveConfig> for CertificateSettings {
 pub struct CertificateSet {
     default: PresentedCertificate,
     more: Vec<PresentedCertificate>,
+    /// Taken before the files were read: what is replaced meanwhile is seen later.
+    files: FileStamp,
 }
 
 #[derive(Debug)]
@@ -83,10 +87,11 @@ impl CertificateSet {
     /// [`LoadError`] naming the file and the cure.
     pub fn load(wanted: &CertificateSettings) -> Result<Self, LoadError> {
         check_trust(wanted)?;
+        let files = FileStamp::now(wanted);
         let default =
             PresentedCertificate::new(Identity::load(&wanted.hostname, &wanted.certificate)?)?;
         let more = further(wanted).collect::<Result<_, _>>()?;
-        Ok(Self { default, more })
+        Ok(Self { default, more, files })
     }
 
     /// The result that [`CertificateSet::load`] would have, without writing anything: for the first certificate, and
@@ -115,6 +120,11 @@ impl CertificateSet {
     #[must_use]
     pub fn summary(&self) -> &CertificateSummary {
         &self.default.summary
+    }
+
+    /// The operator's files as they were when they were read.
+    fn files(&self) -> &FileStamp {
+        &self.files
     }
 
     /// From when to when the first is valid, if an authority issued it by ACME.
