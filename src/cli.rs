@@ -1,9 +1,9 @@
 //! The arguments of the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use deltapush::commands;
 
 /// An IMAP proxy that brings push notifications to Delta Chat on any mail server.
@@ -16,19 +16,35 @@ pub(crate) struct Cli {
     /// Configuration file [default: config.yaml in the current folder]
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
-    /// Print the protocol of every session on standard output, or write it to files per account in a folder;
-    /// passwords and tokens are masked, literals (message bodies) are shown as their size
-    #[arg(long, global = true, value_name = "FOLDER", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
-    pub(crate) trace: Option<PathBuf>,
+    #[command(flatten)]
+    trace: TraceFlag,
     #[command(subcommand)]
     pub(crate) command: Option<MainCommand>,
 }
 
+/// The flag of `run`, which may stand before it, too.
+#[derive(Args, Clone)]
+pub(crate) struct TraceFlag {
+    /// Print the protocol of every session on standard output, or write it to files per account in a folder;
+    /// passwords and tokens are masked, literals (message bodies) are shown as their size
+    #[arg(long, value_name = "FOLDER", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    trace: Option<PathBuf>,
+}
+
 impl Cli {
-    /// Checks combinations that clap does not know: `--trace` stands before and after `run`, and belongs to no other command.
+    /// The folder of the flag `--trace`, `-` for standard output; `None` without the flag.
+    pub(crate) fn trace(&self) -> Option<&Path> {
+        let after = match &self.command {
+            Some(MainCommand::Run(flag)) => flag.trace.as_deref(),
+            _ => None,
+        };
+        after.or(self.trace.trace.as_deref())
+    }
+
+    /// Checks a combination that clap does not know: `--trace` before another command than `run`.
     pub(crate) fn check(&self) -> Result<(), clap::Error> {
-        match (&self.trace, &self.command) {
-            (None, _) | (_, None | Some(MainCommand::Run)) => Ok(()),
+        match (&self.trace.trace, &self.command) {
+            (None, _) | (_, None | Some(MainCommand::Run(_))) => Ok(()),
             _ => Err(Self::command().error(
                 ErrorKind::ArgumentConflict,
                 "--trace belongs to `deltapush run`; to follow a running deltapush, use `deltapush trace`",
@@ -40,7 +56,7 @@ impl Cli {
 #[derive(Subcommand, Clone)]
 pub(crate) enum MainCommand {
     /// Serve until SIGTERM or SIGINT (Ctrl-C); this is the default
-    Run,
+    Run(TraceFlag),
     /// Check the configuration, the files that it names, ports and folders; print the resulting setup, change nothing
     Check {
         /// Show the route of this login, its mail server and the login name used there
@@ -94,29 +110,33 @@ pub(crate) enum StateCommand {
 
 const AFTER_HELP: &str = "\
 Examples:
-  deltapush init you@example.org                  create a configuration for this address
-  deltapush qr you@example.org                    print the login code for Delta Chat
-  deltapush                                       serve with ./config.yaml
-  deltapush check --config FILE                   check a configuration
-  deltapush check --login alice@example.org       show the route of a login; --connect tries its mail server
-  deltapush status                                show watches, pushes and problems
-  deltapush account alice@example.org             show why a message was late
-  deltapush push-test alice@example.org           test whether a push wakes her phone
-  deltapush trace --account alice@example.org     follow the protocol between her client and server
-  deltapush state backup /backup/state.sqlite     copy the state, also while deltapush runs
+  deltapush init you@example.org          create a configuration for this address
+  deltapush qr you@example.org            print the login code for Delta Chat
+  deltapush                               serve with ./config.yaml
+  deltapush check                         check the configuration
+  deltapush check --login you@example.org --connect
+                                          show the route of a login, try its server
+  deltapush status                        show watches, pushes and problems
+  deltapush account you@example.org       show why a message was late
+  deltapush push-test you@example.org     test whether a push wakes the phone
+  deltapush trace --account you@example.org
+                                          follow the protocol of an account
+  deltapush state backup /backup/state.sqlite
+                                          copy the state, also of a running server
 
 Exit codes:
    0  success
   64  wrong usage of the command line
   65  the input is not a trace file
-  69  no running deltapush answers, or it refused the request; no mail server was found
+  69  no running deltapush answers, or it refused the request; no mail server
+      was found or reached
   70  a bug in deltapush
   71  a call to the operating system failed, for example opening a port
   74  the state cannot be opened or is damaged, or its key does not fit
-  75  not now: no device connected, the mailbox is not watched; at the start, the disk is full or another
-      deltapush uses the state
-  78  the configuration, or a file that it names, is not valid or cannot be used; it refuses the login that
-      `check --login` names";
+  75  not now: no device connected, the mailbox is not watched; at the start,
+      the disk is full or another deltapush uses the state
+  78  the configuration, or a file that it names, is not valid or cannot be
+      used; it refuses the login that `check --login` names";
 
 #[cfg(test)]
 mod tests {
@@ -132,12 +152,13 @@ mod tests {
         for line in [["deltapush", "--trace", "run"], ["deltapush", "run", "--trace"]] {
             let cli = Cli::try_parse_from(line).unwrap();
             assert!(
-                cli.trace == Some("-".into())
-                    && matches!(cli.command, Some(MainCommand::Run))
+                cli.trace() == Some(Path::new("-"))
+                    && matches!(cli.command, Some(MainCommand::Run(_)))
                     && cli.check().is_ok()
             );
         }
-        let other = Cli::try_parse_from(["deltapush", "check", "--trace"]).unwrap();
+        assert!(Cli::try_parse_from(["deltapush", "check", "--trace"]).is_err());
+        let other = Cli::try_parse_from(["deltapush", "--trace", "check"]).unwrap();
         assert!(other.check().is_err_and(|error| error.to_string().contains("deltapush trace")));
         assert!(Cli::try_parse_from(["deltapush"]).unwrap().command.is_none());
         assert!(Cli::try_parse_from(["deltapush", "chekc"]).is_err_and(|error| error.use_stderr()));

@@ -36,6 +36,8 @@ pub(crate) fn explain(path: &Path, error: &io::Error) -> String {
         io::ErrorKind::ReadOnlyFilesystem => {
             format!("{error}: {SERVICE_FOLDER}")
         }
+        io::ErrorKind::NotFound => "there is no such file or folder".to_owned(),
+        io::ErrorKind::AlreadyExists => "it exists already: choose another name".to_owned(),
         _ => error.to_string(),
     }
 }
@@ -253,9 +255,11 @@ mod tests {
     }
 
     #[test]
-    fn other_errors_stay_as_they_are() {
+    fn other_errors_name_no_owner() {
         let missing = io::Error::from(io::ErrorKind::NotFound);
-        assert_eq!(explain(Path::new("/nonexistent"), &missing), missing.to_string());
+        assert_eq!(explain(Path::new("/nonexistent"), &missing), "there is no such file or folder");
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        assert_eq!(explain(Path::new("/nonexistent"), &full), full.to_string());
         assert!(!is_refused(&missing) && first_refused(["/nonexistent".into()]).is_none());
         let read_only = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
         assert!(explain(Path::new("/etc/x"), &read_only).contains("below /var/lib/deltapush only"));

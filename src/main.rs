@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         return answer_usage(&error);
     }
     let outcome = match &cli.command {
-        None | Some(MainCommand::Run) => load(&cli).and_then(|config| run(&cli, config)),
+        None | Some(MainCommand::Run(_)) => load(&cli).and_then(|config| run(&cli, config)),
         Some(MainCommand::Check { login: None, .. }) => {
             load(&cli).and_then(|config| check(&config))
         }
@@ -94,7 +94,7 @@ fn answer_usage(answer: &clap::Error) -> ExitCode {
 fn load(cli: &Cli) -> anyhow::Result<Config> {
     let mut config =
         Config::load(cli.config.as_deref().unwrap_or(Path::new(Config::DEFAULT_FILE)))?;
-    match cli.trace.as_deref() {
+    match cli.trace() {
         None => {}
         Some(stdout) if stdout == Path::new("-") => config.live.trace.print = true,
         Some(folder) => {
@@ -254,14 +254,24 @@ mod tests {
         let missing = Path::new("/nonexistent/config.yaml");
         let error = anyhow::Error::from(Config::load(missing).unwrap_err());
         assert_eq!(exit_code(&error), EX_CONFIG);
-        assert_eq!(error_text(&error).matches("No such file").count(), 1, "{}", error_text(&error));
+        assert_eq!(
+            error_text(&error).matches("there is no such file").count(),
+            1,
+            "{}",
+            error_text(&error)
+        );
 
         let mut config = Config::default();
         config.live.certificate.chain = Some(missing.to_owned().into());
         config.live.certificate.key = Some(missing.to_owned().into());
         let error = check(&config).unwrap_err();
         assert_eq!(exit_code(&error), EX_CONFIG);
-        assert_eq!(error_text(&error).matches("No such file").count(), 1, "{}", error_text(&error));
+        assert_eq!(
+            error_text(&error).matches("there is no such file").count(),
+            1,
+            "{}",
+            error_text(&error)
+        );
 
         let missing = config::Storage { directory: "/nonexistent".into(), ..Default::default() };
         let error = anyhow::Error::from(commands::state::check(&missing).unwrap_err());

@@ -195,7 +195,9 @@ fn empty_unknown_and_damaged_files_are_told_apart() {
         let secret = key.lines().nth(1).unwrap().get(..16).unwrap();
         assert!(!error.contains(secret) && !error.contains("sesame"), "{error}");
     }
-    assert!(key_error(&folder.path("missing.pem")).contains("cannot be read: No such file"));
+    assert!(
+        key_error(&folder.path("missing.pem")).contains("cannot be read: there is no such file")
+    );
     assert!(private_key(&folder.path("missing.pem"), "").unwrap_err().is_missing());
     let huge = vec![b'\n'; usize::try_from(MAX_LEN).unwrap()];
     assert!(key_error(&folder.write("huge.pem", huge)).contains("longer than 4 MiB"));

@@ -130,14 +130,15 @@ pub enum AskError {
 
 /// Without access it is not known if one runs.
 fn unanswered(path: &Path, error: &io::Error) -> String {
-    let text = file_access::explain(path, error);
-    if file_access::is_refused(error) {
-        return format!("{} cannot be opened: {text}", path.display());
+    let (socket, text) = (path.display(), file_access::explain(path, error));
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => format!("{socket} cannot be opened: {text}"),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
+            "no deltapush runs with this configuration: nothing listens at {socket}. Start it, or name its configuration with \
+             --config FILE"
+        ),
+        _ => format!("no deltapush answers at {socket}: {text}"),
     }
-    format!(
-        "no deltapush answers at {}: {text}; check that it runs with this configuration",
-        path.display()
-    )
 }
 
 /// Sends a request to the deltapush that owns the state in `directory`. Returns a reader of the answer, without a time
@@ -195,7 +196,7 @@ mod tests {
         let error = status(directory.path()).unwrap_err();
         assert!(
             error.to_string().contains("control.sock")
-                && error.to_string().contains("check that it runs"),
+                && error.to_string().contains("no deltapush runs with this configuration"),
             "{error}"
         );
 

@@ -2,6 +2,9 @@
 
 use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Table, Width, presets};
 
+/// Columns of a label, with the blanks around it.
+pub(super) const LABEL: usize = 11;
+
 /// Layout of a report.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Layout {
@@ -30,6 +33,23 @@ impl Layout {
             None => table.set_content_arrangement(ContentArrangement::Disabled),
         };
         table
+    }
+
+    /// The text without lines that are longer than the terminal is wide. Further lines of a labelled one stand below its words.
+    pub(super) fn wrap(self, text: &str) -> String {
+        let Some(width) = self.width.map(usize::from) else { return text.to_owned() };
+        let mut lines = Vec::new();
+        for line in text.lines() {
+            let is_label = |start: &str| start.starts_with("  ") && start.ends_with(' ');
+            match line.split_at_checked(LABEL) {
+                _ if line.chars().count() <= width => lines.push(line.to_owned()),
+                Some((start, words)) if is_label(start) => {
+                    push_words(&mut lines, start, words, LABEL, width);
+                }
+                _ => push_wrapped(&mut lines, line, 2, width),
+            }
+        }
+        lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
     /// The table without the blanks at the ends of its lines. No word is broken: where the words need more columns than the terminal
@@ -69,11 +89,12 @@ fn lists(table: &Table, width: usize) -> String {
             row.cell_iter().map(Cell::content).zip(&headings).enumerate()
         {
             match index {
-                0 => push_wrapped(&mut lines, &cell, width),
+                0 => push_wrapped(&mut lines, &cell, 4, width),
                 _ if cell == "-" || cell.is_empty() => {}
                 _ => push_wrapped(
                     &mut lines,
                     &format!("  {}: {cell}", heading.to_lowercase()),
+                    4,
                     width,
                 ),
             }
@@ -82,17 +103,23 @@ fn lists(table: &Table, width: usize) -> String {
     lines.join("\n")
 }
 
-/// Pushes the words of `text`, as many in a line as fit; further lines are indented.
-fn push_wrapped(lines: &mut Vec<String>, text: &str, width: usize) {
+/// Pushes the words of `text`, as many in a line as fit; further lines are indented by so many columns.
+fn push_wrapped(lines: &mut Vec<String>, text: &str, indent: usize, width: usize) {
     let start = text.len() - text.trim_start().len();
-    let mut line = text.get(..start).unwrap_or_default().to_owned();
-    for word in text.split_whitespace() {
-        let is_first = line.trim().is_empty();
-        if !is_first && line.chars().count() + 1 + word.chars().count() > width {
-            lines.push(std::mem::replace(&mut line, "    ".into()));
-        } else if !is_first {
+    push_words(lines, text.get(..start).unwrap_or_default(), text, indent, width);
+}
+
+/// Pushes `start` and the words behind it in the same way.
+fn push_words(lines: &mut Vec<String>, start: &str, words: &str, indent: usize, width: usize) {
+    let mut line = start.to_owned();
+    let mut is_empty = true;
+    for word in words.split_whitespace() {
+        if !is_empty && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
+        } else if !is_empty {
             line.push(' ');
         }
+        is_empty = false;
         line.push_str(word);
     }
     lines.push(line);

@@ -17,3 +17,6 @@ pub mod table;
 pub mod timeline;
 mod trace;
 mod watch_report;
+
+#[cfg(test)]
+mod snapshot_tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::format::{ago, brief, counted, date, delay, moment, rounded, tame};
-use super::layout::Layout;
+use super::layout::{LABEL, Layout};
 use super::report::{
     AccountReport, DeviceReport, ServerProblem, StatusReport, TokenlessReport, WatchKind,
 };
@@ -51,7 +51,7 @@ pub fn account(history: &AccountHistory, layout: Layout) -> String {
         }
         let _ = writeln!(text, "\n{}", layout.render(table));
     }
-    text
+    layout.wrap(&text)
 }
 
 /// The period that the history covers.
@@ -82,7 +82,7 @@ pub fn status(report: &StatusReport, layout: Layout) -> String {
             text.push('\n');
             in_full(&mut text, account, report.at);
         }
-        return text;
+        return layout.wrap(&text);
     }
     let of_servers = report.server_problems();
     let is_of_a_server = |account: &AccountReport| {
@@ -102,19 +102,22 @@ pub fn status(report: &StatusReport, layout: Layout) -> String {
     text.push_str(
         "\n`deltapush status NAME` shows an account with its devices, `deltapush account NAME` its recent history\n",
     );
-    text
+    layout.wrap(&text)
 }
 
 fn head(report: &StatusReport) -> String {
     let (counts, up) = (report.counts, report.at.duration_since(report.started).unsigned_abs());
     let mut text = format!(
-        "deltapush {}, up {}: {} with a device, {} watched, {} waiting for the phone to log in\n",
+        "deltapush {}, up {}: {} with a device, {} watched",
         report.version,
         rounded(up),
         counted(counts.accounts as u64, "account"),
         counts.watched,
-        counts.waiting,
     );
+    if counts.waiting > 0 {
+        let _ = write!(text, ", {} waiting for the phone to log in", counts.waiting);
+    }
+    text.push('\n');
     if counts.unusable > 0 {
         let unusable = counts.unusable;
         let _ = writeln!(
@@ -122,13 +125,11 @@ fn head(report: &StatusReport) -> String {
             "{unusable} of them cannot be watched because of how their clients log in"
         );
     }
-    let _ = writeln!(
-        text,
-        "{}, {} of them with a push that is not accepted yet; {} connected",
-        counted(counts.devices as u64, "device"),
-        counts.pending,
-        counted(report.connections, "client")
-    );
+    text.push_str(&counted(counts.devices as u64, "device"));
+    if counts.pending > 0 {
+        let _ = write!(text, ", {} of them with a push that is not accepted yet", counts.pending);
+    }
+    let _ = writeln!(text, "; {} connected", counted(report.connections, "client"));
     if report.refused_accounts > 0 {
         let _ = writeln!(
             text,
@@ -281,10 +282,10 @@ fn last_push(account: &AccountReport, now: Timestamp) -> String {
             .map(|taken| format!(" in {}", delay(taken)))
             .unwrap_or_default();
         let answer = if push.accepted { "accepted" } else { "not accepted" };
-        return format!("{}: {answer}{delay}", ago(push.at, now));
+        return format!("{}, {answer}{delay}", ago(push.at, now));
     }
     let accepted = account.devices.iter().filter_map(|device| device.accepted).max();
-    accepted.map_or("-".into(), |accepted| format!("{}: accepted", ago(accepted, now)))
+    accepted.map_or("-".into(), |accepted| format!("{}, accepted", ago(accepted, now)))
 }
 
 fn ahead(next: Timestamp, now: Timestamp) -> String {
@@ -295,7 +296,7 @@ fn ahead(next: Timestamp, now: Timestamp) -> String {
 fn in_full(text: &mut String, account: &AccountReport, now: Timestamp) {
     let _ = writeln!(text, "{} at {}", tame(&account.name), tame(&account.server));
     let mut line = |label: &str, words: &dyn Display| {
-        let _ = writeln!(text, "  {label:<8} {words}");
+        let _ = writeln!(text, "  {label:<width$} {words}", width = LABEL - 3);
     };
     line("watch", &watch_line(account, now));
     if let (Some(blindness), Some(proof)) =

@@ -147,6 +147,57 @@ async fn message_is_told_from_the_news_to_the_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn words_of_every_event() {
+    let scene = TimelineScene::new();
+    let (account, token) = (&scene.account, &scene.token);
+    let accounts = &[account];
+    let reason = "the mail server closed the connection";
+    scene.watch(WatchEvent::Interrupted { reason, next: Duration::from_secs(90) });
+    scene.watch(WatchEvent::AwaitingLogin { reason: "the login was refused", cure: "log in" });
+    scene.watch(WatchEvent::Ended);
+    scene.comes(1);
+    scene.record(&TelemetryEvent::LoggedOut { session: 1, account: Some(account) });
+    pass(1000).await;
+    let heard = Instant::now();
+    pass(5).await;
+    let (mailbox, skipped) = ("INBOX", Some("already seen"));
+    scene.record(&TelemetryEvent::Judged { account, mailbox, uid: 41, skipped });
+    scene.notices(42, Some(heard));
+    scene.notices(43, None);
+    for pause in [Pause::Coalescing, Pause::Failed, Pause::Outage] {
+        let next = Duration::from_secs(9);
+        scene.record(&TelemetryEvent::Waits { accounts, token, pause, next });
+    }
+    for result in [
+        PostResult::Unreachable,
+        PostResult::TimedOut,
+        PostResult::Failed(503),
+        PostResult::Refused(400),
+        PostResult::Gone,
+        PostResult::Accepted,
+    ] {
+        scene.posts(result, Duration::from_millis(50));
+        pass(1000).await;
+    }
+    scene.record(&TelemetryEvent::GaveUp {
+        accounts,
+        token,
+        reason: "not accepted within five hours",
+    });
+    scene.record(&TelemetryEvent::PushTest { account, token });
+    scene.comes_in_background(2);
+    scene.fetches(2);
+    scene.record(&TelemetryEvent::Login {
+        session: 3,
+        account: Some(account),
+        result: LoginResult::Refused,
+    });
+    let words = events(&scene.timeline()).into_iter().map(|happened| happened.words);
+    let device = token.fingerprint();
+    insta::assert_snapshot!(words.collect::<Vec<_>>().join("\n").replace(&device, "DEVICE"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn cause_of_a_late_message_is_named() {
     // The watch was away.
     let scene = TimelineScene::new();

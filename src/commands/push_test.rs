@@ -26,7 +26,7 @@ pub struct PushTestArguments {
 }
 
 fn waiting_time(text: &str) -> Result<Duration, String> {
-    let wait = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let wait = humantime::parse_duration(text).map_err(|_| "write it as 90s or 2m")?;
     if wait > LONGEST_WAIT { Err("10m at most".into()) } else { Ok(wait) }
 }
 

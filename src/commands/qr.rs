@@ -76,9 +76,8 @@ async fn find(
 ) -> Result<CodeSettings, CommandError> {
     let address = options.address.trim();
     if !client_setup::is_mail_address(address) {
-        return Err(Fault::Usage.because(format!(
-            "{address:?} is not a mail address: write it as `alice@example.org`"
-        )));
+        return Err(Fault::Usage
+            .because(format!("{address:?} is not a mail address: write it as `you@example.org`")));
     }
     let Some(route) = client_setup::route_of(config, address) else {
         return Err(Fault::Configuration.because(format!(

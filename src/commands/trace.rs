@@ -11,7 +11,7 @@ use crate::admin::question::{AskedSide, AskedTrace, ControlQuestion};
 use crate::file_access::explain;
 use crate::printable::has_colours;
 use crate::trace::export::{Export, ExportTooLong};
-use crate::trace::{MalformedLine, Record, Renderer};
+use crate::trace::{MalformedLine, Record, Renderer, SessionId};
 
 /// Arguments of `deltapush trace`.
 #[derive(Args, Clone)]
@@ -22,7 +22,7 @@ pub struct TraceTask {
     /// Show only this session, by its ID in trace and log: 7 (or '#7') for a client's, watch-7 for one of
     /// deltapush's own
     #[arg(long, value_name = "ID")]
-    session: Option<String>,
+    session: Option<SessionId>,
     /// Show only one side: between client and deltapush, or between deltapush and the mail server
     #[arg(long, value_enum)]
     side: Option<TraceSide>,
@@ -118,7 +118,7 @@ impl TraceTask {
 pub fn follow(asked: &TraceTask, directory: &Path) -> Result<(), TraceError> {
     let question = ControlQuestion::Trace(AskedTrace {
         account: asked.account.clone(),
-        session: asked.session.clone(),
+        session: asked.session.map(|session| session.to_string()),
         side: asked.side.map(Into::into),
         literals: asked.literals,
     });
@@ -135,11 +135,11 @@ pub fn follow(asked: &TraceTask, directory: &Path) -> Result<(), TraceError> {
         let line = if asked.json { record.to_json() + "\n" } else { renderer.render(&record) };
         Ok(out.write_all(line.as_bytes()).and_then(|()| out.flush())?)
     });
-    unless_nobody_reads(told.and_then(|()| report_end(asked.session.as_deref())))
+    unless_nobody_reads(told.and_then(|()| report_end(asked.session)))
 }
 
 /// The end of the trace: with deltapush, or with the one session that was asked for.
-fn report_end(session: Option<&str>) -> Result<(), TraceError> {
+fn report_end(session: Option<SessionId>) -> Result<(), TraceError> {
     let Some(session) = session else { return Err(TraceError::Ended) };
     if io::stderr().is_terminal() {
         writeln!(io::stderr(), "session {session} has ended")?;

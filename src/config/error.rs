@@ -136,6 +136,9 @@ fn explain(error: &YamlError, said: &str, line: &ConfigLine<'_>) -> String {
                 "{key}a value that starts with {first} must stand in quotes, as in \"{first}…\""
             )
         }
+        _ if line.has_tab => {
+            "a tab stands at the start of this line: YAML is indented with spaces".to_owned()
+        }
         YamlError::Unexpected { .. } if said.contains("mapping start") => {
             format!("{key}expected further `key: value` lines below it, each indented")
         }
@@ -150,6 +153,8 @@ fn explain(error: &YamlError, said: &str, line: &ConfigLine<'_>) -> String {
 struct ConfigLine<'a> {
     key: Option<&'a str>,
     value: &'a str,
+    /// A tab is in its indentation.
+    has_tab: bool,
 }
 
 impl<'a> ConfigLine<'a> {
@@ -164,6 +169,7 @@ impl<'a> ConfigLine<'a> {
         let is_key =
             !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_/".contains(c));
         let value = if value.starts_with('#') { "" } else { value };
-        Self { key: is_key.then_some(key), value }
+        let has_tab = line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t');
+        Self { key: is_key.then_some(key), value, has_tab }
     }
 }

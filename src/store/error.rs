@@ -29,7 +29,7 @@ pub enum OpenError {
     },
     /// A command is to look at a state that is not there.
     #[error(
-        "there is no state in {}: deltapush creates it at its first start; check storage.directory", path.display()
+        "the folder {} contains no state: deltapush creates it at its first start; check storage.directory", path.display()
     )]
     Absent {
         /// The folder.

@@ -71,7 +71,7 @@ fn expect_refusal(folder: &Path, arguments: &[&str], code: i32, what: &str) {
     ] {
         assert!(text.contains(expected), "{arguments:?}: no {expected:?} in {text}");
     }
-    for wrong in ["backup", "remove", "there is no", "check that it runs", "--config FILE"] {
+    for wrong in ["backup", "remove", "there is no", "no deltapush runs", "--config FILE"] {
         assert!(!text.contains(wrong), "{arguments:?}: {wrong:?} in {text}");
     }
 }

@@ -72,7 +72,7 @@ async fn broken_configuration_is_refused_with_its_place() {
     deltapush.reconfigure(|text| {
         text.replace("hostnam:", "hostname:").replace("\n    ca: ", "\n    ca: /nonexistent")
     });
-    expect(&deltapush, "cannot be read: No such file or directory").await;
+    expect(&deltapush, "cannot be read: there is no such file or folder").await;
     Client::plain(deltapush.plain).await.log_in(&user).await;
 
     // What a running process cannot follow.

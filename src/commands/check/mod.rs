@@ -25,7 +25,7 @@ pub fn run(
     let obstacles = Obstacles::find(config);
     describe(out, config, certificate, more)?;
     for warning in &obstacles.warnings {
-        writeln!(out, "             WARNING: {warning}")?;
+        writeln!(out, "WARNING      {warning}")?;
     }
     Ok(obstacles.error())
 }

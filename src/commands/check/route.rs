@@ -133,7 +133,9 @@ pub async fn run(
         Some(server) if question.connect && failure.is_none() => {
             connect(out, &upstreams, &target, server).await
         }
-        _ => Ok(failure.map_or(Ok(()), |why| Err(Fault::Unavailable.because(why)))),
+        _ => Ok(failure.map_or(Ok(()), |why| {
+            Err(Fault::Unavailable.because(format!("{} cannot log in: {why}", question.login)))
+        })),
     }
 }
 
@@ -164,7 +166,7 @@ fn find<'a>(
         .routes
         .explain(&asked)
         .zip(upstreams.routes.find(&asked))
-        .ok_or_else(|| refused("no route matches it"))
+        .ok_or_else(|| refused("no route matches it; add a route with its `domain` or `address`"))
 }
 
 /// Connects to the server without a login, and writes what it can do.

@@ -227,7 +227,7 @@ mod tests {
         config.storage.directory = folder.path().into();
         config.admin.password_file = Some(folder.path().join("mine"));
         let error = Password::find(&config, None).unwrap_err().to_string();
-        assert!(error.contains("mine: No such file"), "{error}");
+        assert!(error.contains("mine: there is no such file"), "{error}");
         for text in ["short", "two lines of\nsome length", "", &"x".repeat(2000)] {
             fs::write(folder.path().join("mine"), text).unwrap();
             let error = Password::find(&config, None).unwrap_err().to_string();

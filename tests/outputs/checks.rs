@@ -1,0 +1,66 @@
+//! `check`: of a sound configuration, and of one with obstacles.
+
+use std::net::TcpListener;
+
+use insta::assert_snapshot;
+
+use super::Folder;
+
+fn config(port: u16, more: &str) -> String {
+    format!(
+        "hostname: push.example.org
+admin: {{address: off}}
+listeners:
+  - {{address: 127.0.0.1:{port}, tls: implicit}}
+routes:
+  - {{domain: example.org, upstream: \"imaps://127.0.0.1\", ca: system}}
+  - {{address: bob@example.net, upstream: \"imaps://127.0.0.2:1993\", login: local}}
+{more}"
+    )
+}
+
+/// A port that was free a moment ago, or is taken for as long as the listener is there.
+fn port() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+fn checked(port: u16, more: &str, arguments: &[&str]) -> String {
+    let folder = Folder::with(&config(port, more));
+    folder.run(&[&["check"], arguments].concat()).replace(&port.to_string(), "PORT")
+}
+
+#[test]
+fn sound_configuration_is_shown() {
+    let (listener, port) = port();
+    drop(listener);
+    assert_snapshot!(checked(port, "", &[]));
+}
+
+#[test]
+fn default_route_is_shown() {
+    let (listener, port) = port();
+    drop(listener);
+    let folder = Folder::with(&format!(
+        "hostname: localhost\nadmin: {{address: off}}\nlisteners:\n  - {{address: 127.0.0.1:{port}, tls: implicit}}\n"
+    ));
+    assert_snapshot!(folder.run(&["check"]).replace(&port.to_string(), "PORT"));
+}
+
+#[test]
+fn obstacles_are_listed_with_their_remedies() {
+    let (_taken, port) = port();
+    let more = "certificate: {acme: {email: you@example.org, terms_agreed: true}}\nstorage: {directory: config.yaml/state}\n";
+    assert_snapshot!(checked(port, more, &[]));
+}
+
+#[test]
+fn route_of_a_login_is_shown() {
+    let (listener, port) = port();
+    drop(listener);
+    let logins = ["alice@example.org", "bob@example.net", "eve@example.net", "alice"];
+    let told: Vec<String> =
+        logins.iter().map(|login| checked(port, "", &["--login", login])).collect();
+    assert_snapshot!(told.join("\n"));
+}
