@@ -207,7 +207,7 @@ async fn session_that_cannot_be_followed_is_named() {
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     let (code, words) = wrong(&["--session", "seven"]);
-    assert!(code == Some(69) && words.contains("#7, 7 or watch-7"), "{code:?} {words}");
+    assert!(code == Some(64) && words.contains("#7, 7 or watch-7"), "{code:?} {words}");
     let no_trace = scene.deltapush.dir().join("config.yaml");
     let (code, words) = wrong(&["show", no_trace.to_str().unwrap()]);
     assert!(
