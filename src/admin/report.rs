@@ -227,9 +227,9 @@ pub struct WatchReport {
     /// Since when.
     pub since: Option<Timestamp>,
     /// The time of the mail server's last sign of life.
-    pub last_proof: Option<Timestamp>,
+    pub last_activity: Option<Timestamp>,
     /// The longest delay of new mail, in seconds, if the connection died silently just after the last sign of life.
-    pub blindness_seconds: Option<u64>,
+    pub max_detection_delay_seconds: Option<u64>,
     /// The next step, as text.
     pub next_step: String,
     /// The time of the next step, if known.

@@ -42,8 +42,8 @@ fn watched(name: &str) -> AccountReport {
         watch: WatchReport {
             state: WatchKind::Watching,
             since: Some(before(11_504)),
-            last_proof: Some(before(41)),
-            blindness_seconds: Some(600),
+            last_activity: Some(before(41)),
+            max_detection_delay_seconds: Some(600),
             next_step: String::new(),
             next: None,
             notes: vec![],

@@ -98,7 +98,7 @@ async fn account_is_described_with_its_proof_of_life() {
     let watch = Watch::default();
     let status = status();
     watch.begin(Duration::from_secs(600));
-    watch.proof();
+    watch.note_activity();
     watch.set(WatchState::Watching);
     tokio::time::advance(Duration::from_secs(75)).await;
     let since = format::moment(DisplayClock::now().time_of(watch.status().unwrap().since));
@@ -229,7 +229,7 @@ async fn many_accounts_are_a_table_as_wide_as_the_terminal_with_what_is_wrong_fi
         })
         .collect();
     watch.begin(Duration::from_secs(600));
-    watch.proof();
+    watch.note_activity();
     watch.set(WatchState::Watching);
     accounts[500].has_credentials = false;
     for width in [40, 80, 200] {

@@ -263,7 +263,7 @@ fn overview(report: &StatusReport, layout: Layout) -> String {
             tame(&account.name),
             tame(&account.server),
             account.watch.state.as_str().into(),
-            some_ago(account.watch.last_proof),
+            some_ago(account.watch.last_activity),
             next,
             account.devices.len().to_string(),
             some_ago(account.last_message),
@@ -299,15 +299,15 @@ fn in_full(text: &mut String, account: &AccountReport, now: Timestamp) {
         let _ = writeln!(text, "  {label:<width$} {words}", width = LABEL - 3);
     };
     line("watch", &watch_line(account, now));
-    if let (Some(blindness), Some(proof)) =
-        (account.watch.blindness_seconds, account.watch.last_proof)
+    if let (Some(max_detection_delay), Some(activity)) =
+        (account.watch.max_detection_delay_seconds, account.watch.last_activity)
     {
-        let proof = ago(proof, now);
-        let blindness = rounded(Duration::from_secs(blindness));
+        let activity = ago(activity, now);
+        let max_detection_delay = rounded(Duration::from_secs(max_detection_delay));
         line(
             "alive",
             &format_args!(
-                "last sign of life {proof}; a dead connection is detected within {blindness}"
+                "last sign of life {activity}; a dead connection is detected within {max_detection_delay}"
             ),
         );
     }

@@ -17,10 +17,12 @@ pub(super) fn describe(
     let report = WatchReport {
         state,
         since: watch.map(|watch| clock.time_of(watch.since)),
-        last_proof: watch.and_then(|watch| watch.last_proof).map(|proof| clock.time_of(proof)),
+        last_activity: watch
+            .and_then(|watch| watch.last_activity)
+            .map(|proof| clock.time_of(proof)),
         // Not measured for a client's own session.
-        blindness_seconds: watch
-            .map(|watch| watch.blindness.as_secs())
+        max_detection_delay_seconds: watch
+            .map(|watch| watch.max_detection_delay.as_secs())
             .filter(|seconds| *seconds > 0),
         next_step: words,
         next,

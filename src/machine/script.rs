@@ -46,7 +46,7 @@ pub(crate) trait Scripted: Machine + Sized {
     type End;
 
     /// Gives the machine an input. Returns false for one that the machine does not have.
-    fn hear(&mut self, said: Said<'_>, now: Instant, done: &mut Done<Self::End>) -> bool;
+    fn give(&mut self, said: Said<'_>, now: Instant, done: &mut Done<Self::End>) -> bool;
 
     /// Writes down an action.
     fn write(action: Self::Action<'_>, done: &mut Done<Self::End>);
@@ -70,7 +70,7 @@ impl<M: Scripted> Playable for M {
     const RELAYS: bool = false;
 
     fn play(&mut self, said: Said<'_>, now: Instant, done: &mut Done<Self::End>) -> bool {
-        self.hear(said, now, done)
+        self.give(said, now, done)
     }
 }
 
@@ -199,8 +199,8 @@ impl<P: Playable> Player<P> {
         for line in script.lines().map(str::trim_start).filter(|line| !line.is_empty()) {
             let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
             match kind {
-                "S:" => self.says(line, ">", &with_literals(text)),
-                "C:" => self.says(line, "<", &with_literals(text)),
+                "S:" => self.sends(line, ">", &with_literals(text)),
+                "C:" => self.sends(line, "<", &with_literals(text)),
                 ">" | "<" => self.done.take_sent(kind, ended(text).as_bytes(), line),
                 "(later" => {
                     self.later(humantime::parse_duration(text.trim_end_matches(')')).unwrap());
@@ -213,11 +213,11 @@ impl<P: Playable> Player<P> {
     /// Time passes.
     pub(crate) fn later(&mut self, time: Duration) {
         self.now += time;
-        self.hears("later", Said::Later);
+        self.gives("later", Said::Later);
     }
 
     /// The peer with this sign sends bytes.
-    fn says(&mut self, line: &str, peer: &str, bytes: &[u8]) {
+    fn sends(&mut self, line: &str, peer: &str, bytes: &[u8]) {
         self.expect_no_output(line);
         for piece in bytes.chunks(self.step) {
             if !P::RELAYS {
@@ -228,7 +228,7 @@ impl<P: Playable> Player<P> {
         }
     }
 
-    fn hears(&mut self, line: &str, said: Said<'_>) {
+    fn gives(&mut self, line: &str, said: Said<'_>) {
         self.expect_no_output(line);
         assert!(self.machine.play(said, self.now, &mut self.done), "not understood: {line:?}");
     }
@@ -242,7 +242,7 @@ impl<P: Playable> Player<P> {
         let name = line.trim_end().strip_prefix('(').and_then(|name| name.strip_suffix(')'));
         let name = name.unwrap_or_else(|| panic!("no line of a script: {line:?}"));
         if self.done.outputs.is_empty() {
-            self.hears(line, Said::Event(name));
+            self.gives(line, Said::Event(name));
         } else {
             self.done.take_action(name, line);
         }

@@ -156,7 +156,11 @@ impl IncomingClient {
         let may_yield = !client.was_asked && (pass.is_known() || is_recognized);
         let yields = may_yield
             && attempt.as_ref().is_err_and(AttemptError::is_too_many)
-            && self.proxy.registry.get(account).is_some_and(|account| account.watch.give_way());
+            && self
+                .proxy
+                .registry
+                .get(account)
+                .is_some_and(|account| account.watch.yield_session());
         if !yields {
             return attempt;
         }

@@ -119,7 +119,7 @@ impl Notifier {
                 () = reached(self.schedule.deadline()) => NotifierEvent::Due,
             };
             match event {
-                NotifierEvent::News(token, news) => self.heed(&token, news),
+                NotifierEvent::News(token, news) => self.on_news(&token, news),
                 NotifierEvent::Test(PushTestProgress::Asked(test)) => {
                     self.tests.begin(test, self.poster.clone())
                 }
@@ -173,7 +173,7 @@ impl Notifier {
         });
     }
 
-    fn heed(&mut self, token: &DeviceToken, news: News) {
+    fn on_news(&mut self, token: &DeviceToken, news: News) {
         match news {
             News::Pending { generation, age } => {
                 // Removed meanwhile: the word of that is on its way.

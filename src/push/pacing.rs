@@ -24,7 +24,7 @@ pub struct Treatment {
 }
 
 /// All gates, one per server that is watched.
-pub struct Gates {
+pub struct WatchPacing {
     gates: DashMap<Arc<str>, Arc<Gate>>,
     usual: Treatment,
     servers: Vec<ServerSettings>,
@@ -45,8 +45,8 @@ pub struct WatchPermit {
     making: Option<OwnedSemaphorePermit>,
 }
 
-impl Gates {
-    /// Gates as `config` wants them.
+impl WatchPacing {
+    /// WatchPacing as `config` wants them.
     #[must_use]
     pub fn new(config: &StartupConfig) -> Self {
         let PacingLimits { sessions, at_once, new_sessions } = config.pace;
@@ -148,8 +148,8 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn gates(yaml: &str) -> Gates {
-        Gates::new(&Config::parse(yaml, Path::new(""), "test").unwrap().startup)
+    fn gates(yaml: &str) -> WatchPacing {
+        WatchPacing::new(&Config::parse(yaml, Path::new(""), "test").unwrap().startup)
     }
 
     #[test]

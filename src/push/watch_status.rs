@@ -93,10 +93,10 @@ pub struct WatchEntry {
     /// It has a session at the server.
     has_session: bool,
     /// When the server last said something to it.
-    pub last_proof: Option<Instant>,
-    /// The longest time between two proofs of life of a watch that is well: news may be that late if the connection has died
-    /// in silence just after a proof.
-    pub blindness: Duration,
+    pub last_activity: Option<Instant>,
+    /// The longest time between two responses of the server in a watch that is well: news may be that late if the connection
+    /// died silently just after one.
+    pub max_detection_delay: Duration,
     /// When the account's devices last fetched through deltapush.
     fetched: Vec<(DeviceToken, Instant)>,
     /// The mailboxes that cannot be opened.
@@ -123,7 +123,7 @@ pub struct SkippedMailbox {
 pub struct Watch {
     state: Mutex<WatchTask>,
     /// Asks the watch to give way to the person's client.
-    give_way: Notify,
+    yield_session: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -156,14 +156,14 @@ impl Watch {
         self.run(|| None);
     }
 
-    /// A watch begins, of which news may be `blindness` late at worst.
-    pub(crate) fn begin(&self, blindness: Duration) {
+    /// A watch begins, of which news may be `max_detection_delay` late at worst.
+    pub(crate) fn begin(&self, max_detection_delay: Duration) {
         let mut entry = WatchEntry {
             state: WatchState::Connecting,
             since: Instant::now(),
             has_session: false,
-            last_proof: None,
-            blindness,
+            last_activity: None,
+            max_detection_delay,
             fetched: Vec::new(),
             left_out: Vec::new(),
             is_uw_imapd: false,
@@ -184,12 +184,12 @@ impl Watch {
 
     /// Waits until the watch shall give way.
     pub(crate) async fn asked_to_give_way(&self) {
-        self.give_way.notified().await;
+        self.yield_session.notified().await;
     }
 
-    /// The watch has another session: news may be `blindness` late at worst.
-    pub(crate) fn found_within(&self, blindness: Duration) {
-        self.change(|entry| entry.blindness = blindness);
+    /// The watch has another session: news may be `max_detection_delay` late at worst.
+    pub(crate) fn found_within(&self, max_detection_delay: Duration) {
+        self.change(|entry| entry.max_detection_delay = max_detection_delay);
     }
 
     pub(crate) fn set(&self, state: WatchState) {
@@ -247,9 +247,9 @@ impl Watch {
     }
 
     /// The server has just said something.
-    pub(crate) fn proof(&self) {
+    pub(crate) fn note_activity(&self) {
         self.change(|entry| {
-            entry.last_proof = Some(Instant::now());
+            entry.last_activity = Some(Instant::now());
             entry.has_session = true;
         });
     }
@@ -303,11 +303,11 @@ impl Watch {
     /// The server has no session left for the person's own client: the watch leaves it its own, and comes back in minutes.
     /// Returns whether there was a session to leave.
     #[must_use]
-    pub fn give_way(&self) -> bool {
+    pub fn yield_session(&self) -> bool {
         let has_session = self.change(|entry| entry.has_session).unwrap_or_default();
         if has_session {
             // Only whoever waits now: the next session shall not find an old wish.
-            self.give_way.notify_waiters();
+            self.yield_session.notify_waiters();
         }
         has_session
     }
@@ -334,15 +334,15 @@ mod tests {
     #[tokio::test]
     async fn only_a_watch_with_a_session_gives_way() {
         let watch = Watch::default();
-        assert!(!watch.give_way());
+        assert!(!watch.yield_session());
         watch.begin(Duration::ZERO);
-        assert!(!watch.give_way(), "it has no session yet");
-        watch.proof();
+        assert!(!watch.yield_session(), "it has no session yet");
+        watch.note_activity();
         let mut waiting = Box::pin(watch.asked_to_give_way());
         assert!(tokio::time::timeout(Duration::ZERO, &mut waiting).await.is_err());
-        assert!(watch.give_way());
+        assert!(watch.yield_session());
         waiting.await;
         watch.set(WatchState::AwaitingLogin { reason: String::new(), cure: "" });
-        assert!(!watch.give_way(), "it has none any more");
+        assert!(!watch.yield_session(), "it has none any more");
     }
 }

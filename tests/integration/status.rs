@@ -76,7 +76,7 @@ async fn push_is_in_the_status_with_its_answer_and_delay() {
     assert!(account["last_push"]["delay_milliseconds"].is_u64(), "{account:#}");
     assert_eq!(account["last_push"]["token"], account["devices"][0]["token"]);
     for time in
-        [&account["last_message"], &account["watch"]["last_proof"], &account["watch"]["since"]]
+        [&account["last_message"], &account["watch"]["last_activity"], &account["watch"]["since"]]
     {
         assert!(
             time.as_str().is_some_and(|time| time.starts_with("20") && time.ends_with('Z')),

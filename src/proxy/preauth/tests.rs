@@ -42,7 +42,7 @@ fn play(protection: Protection, script: &str) -> Option<PreauthEvent> {
 impl Scripted for NotAuthenticated {
     type End = PreauthEvent;
 
-    fn hear(&mut self, said: Said<'_>, now: Instant, done: &mut Done<PreauthEvent>) -> bool {
+    fn give(&mut self, said: Said<'_>, now: Instant, done: &mut Done<PreauthEvent>) -> bool {
         let refused = |tag: &str| format!("{tag} NO wrong\r\n").into_bytes();
         match said {
             Said::Begin => {}

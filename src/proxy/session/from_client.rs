@@ -311,7 +311,7 @@ impl Session {
                 }
                 if announced.synchronizing {
                     self.client.cuts.push(self.client.held.len());
-                    self.say(out, b"+ OK\r\n");
+                    self.send_own(out, b"+ OK\r\n");
                 }
                 self.client.framer.begin_literal(announced.size);
             }

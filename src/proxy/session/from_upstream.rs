@@ -62,7 +62,7 @@ impl Session {
     pub(super) fn upstream_closed(&mut self, out: &mut impl Actions<Session>) {
         if !self.server.said_bye && !self.is_within_response() {
             self.server.said_bye = true;
-            self.say_now(out, untagged(own_lines::UPSTREAM_CLOSED).as_bytes());
+            self.send_own_now(out, untagged(own_lines::UPSTREAM_CLOSED).as_bytes());
         }
     }
 
@@ -71,7 +71,7 @@ impl Session {
         // Behind the OK of a COMPRESS it would have to be compressed.
         if !self.server.said_bye && self.compression != CompressionState::Accepted {
             self.server.said_bye = true;
-            self.say(out, untagged(bye).as_bytes());
+            self.send_own(out, untagged(bye).as_bytes());
         }
         self.closed = true;
     }
@@ -137,7 +137,7 @@ impl Session {
         self.show(out, Speaker::Upstream, Mark::Kept, fragment.bytes(), true);
         if matches!(fragment, Fragment::Line { end: Some(_), .. }) {
             self.server.state = UpstreamState::Head;
-            self.say_waiting(out);
+            self.send_waiting(out);
             self.end_logout(out);
         }
     }
@@ -193,7 +193,7 @@ impl Session {
                 self.server.state = UpstreamState::Head;
                 if !self.own.is_empty() || self.is_logout_due() {
                     out.push(SessionAction::ToClient(run.take()));
-                    self.say_waiting(out);
+                    self.send_waiting(out);
                     self.end_logout(out);
                 }
             }
@@ -254,7 +254,7 @@ impl Session {
                 let held = std::mem::take(&mut self.server.held);
                 self.server.state = UpstreamState::Head;
                 self.release(&held, why, out);
-                self.say_waiting(out);
+                self.send_waiting(out);
                 self.end_logout(out);
             }
         }

@@ -18,7 +18,7 @@ impl Session {
         let fields = id::fields(command);
         self.visit.id(fields.as_deref().unwrap_or_default());
         if !self.upstream.id {
-            self.say(out, b"* ID (\"name\" \"deltapush\")\r\n");
+            self.send_own(out, b"* ID (\"name\" \"deltapush\")\r\n");
             return self.reply("OK ID completed", out);
         }
         match fields {

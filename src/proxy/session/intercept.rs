@@ -78,7 +78,7 @@ impl Session {
     pub(super) fn reply(&mut self, text: &str, out: &mut impl Actions<Session>) {
         let tag = if self.client.tag.is_empty() { b"*" } else { self.client.tag.as_slice() };
         let line = [tag, b" ".as_slice(), text.as_bytes(), b"\r\n"].concat();
-        self.say(out, &line);
+        self.send_own(out, &line);
     }
 
     /// `COMPRESS` (RFC 4978 section 3). It ends here: the upstream never hears of it.
@@ -171,14 +171,16 @@ impl Session {
             Some(Pending::Get { tag, wanted, mailbox, unknown }) => {
                 if !succeeded {
                     // Delta Chat starts its connection over if this command fails: deltapush answers alone.
-                    self.say_values(&mailbox, &unknown, &wanted, out);
-                    return self
-                        .say(out, &[&tag, b" OK GETMETADATA completed\r\n".as_slice()].concat());
+                    self.send_values(&mailbox, &unknown, &wanted, out);
+                    return self.send_own(
+                        out,
+                        &[&tag, b" OK GETMETADATA completed\r\n".as_slice()].concat(),
+                    );
                 }
                 let missing: Vec<RequestedEntry> =
                     wanted.into_iter().filter(|wanted| !wanted.answered).collect();
                 if !missing.is_empty() {
-                    self.say_values(&mailbox, &[], &missing, out);
+                    self.send_values(&mailbox, &[], &missing, out);
                 }
                 self.pass_on(line, out);
             }
@@ -213,8 +215,8 @@ impl Session {
             RequestOutcome::Failed => own_lines::NOT_STORED,
         };
         match success.filter(|_| own.starts_with("OK")) {
-            Some(line) => self.say(out, &line),
-            None => self.say(out, &[&tag, format!(" {own}\r\n").as_bytes()].concat()),
+            Some(line) => self.send_own(out, &line),
+            None => self.send_own(out, &[&tag, format!(" {own}\r\n").as_bytes()].concat()),
         }
         self.end_logout(out);
     }

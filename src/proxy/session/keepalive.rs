@@ -32,7 +32,7 @@ impl Session {
     /// Says that the connection lives. Only where [`keepalive`](Self::keepalive) says so.
     pub(super) fn keep_alive(&mut self, out: &mut impl Actions<Session>) {
         if self.keepalive().is_some() {
-            self.say_now(out, STILL_HERE);
+            self.send_own_now(out, STILL_HERE);
         }
     }
 

@@ -114,7 +114,7 @@ impl Session {
             }
             return self.replay(command, cuts, out);
         }
-        self.say_values(&get.mailbox, &unknown, &wanted, out);
+        self.send_values(&get.mailbox, &unknown, &wanted, out);
         match longest {
             Some(longest) => {
                 self.reply(&format!("OK [METADATA LONGENTRIES {longest}] completed"), out);
@@ -151,7 +151,7 @@ impl Session {
     }
 
     /// Says the values in `wanted`, and NIL for what is `unknown`.
-    pub(super) fn say_values(
+    pub(super) fn send_values(
         &mut self,
         mailbox: &[u8],
         unknown: &[Vec<u8>],
@@ -167,7 +167,7 @@ impl Session {
             .map(|wanted| (wanted.entry.as_slice().into(), Some(wanted.value.as_slice().into())));
         let entries: Vec<Pair<'_>> = known.chain(unknown).collect();
         let values = Values { mailbox: mailbox.into(), entries };
-        self.say(out, &values.to_bytes());
+        self.send_own(out, &values.to_bytes());
     }
 
     pub(super) fn answer_set(

@@ -380,7 +380,7 @@ impl Session {
     }
 
     /// Says one response to the client, as soon as no response is under way.
-    fn say(&mut self, out: &mut impl Actions<Session>, response: &[u8]) {
+    fn send_own(&mut self, out: &mut impl Actions<Session>, response: &[u8]) {
         if self.closed {
             return;
         }
@@ -388,11 +388,11 @@ impl Session {
         if self.is_within_response() {
             self.own.push(response.to_vec());
         } else {
-            self.say_now(out, response);
+            self.send_own_now(out, response);
         }
     }
 
-    fn say_now(&mut self, out: &mut impl Actions<Session>, lines: &[u8]) {
+    fn send_own_now(&mut self, out: &mut impl Actions<Session>, lines: &[u8]) {
         out.push(SessionAction::ToClient(lines));
         if let Some(mut transcript) = self.transcript(out) {
             transcript.response(Speaker::ToClient, Mark::Own, lines);
@@ -400,9 +400,9 @@ impl Session {
     }
 
     /// Says what had to wait for a response's end.
-    fn say_waiting(&mut self, out: &mut impl Actions<Session>) {
+    fn send_waiting(&mut self, out: &mut impl Actions<Session>) {
         for response in std::mem::take(&mut self.own) {
-            self.say_now(out, &response);
+            self.send_own_now(out, &response);
         }
         // Its OK was the last of them: no command was taken since.
         if self.compression == CompressionState::Accepted {

@@ -30,7 +30,7 @@ impl IdleMachine {
                 if index > 0 {
                     command.push(b' ');
                 }
-                push_quoted(&mut command, self.manners.on_the_wire(&mailbox.name).as_bytes());
+                push_quoted(&mut command, self.inherited.on_the_wire(&mailbox.name).as_bytes());
             }
             command.extend_from_slice(b") (MessageNew MessageExpunge))");
         }

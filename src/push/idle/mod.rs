@@ -33,7 +33,9 @@ use std::time::{Duration, Instant};
 pub use look::Oddity;
 pub use mailbox::WatchedMailbox;
 pub use retry::retry_after;
-pub use types::{IdleAction, IdleFailure, IdleInput, InheritedState, WatchTerms, blindness};
+pub use types::{
+    IdleAction, IdleFailure, IdleInput, InheritedState, WatchTerms, max_detection_delay,
+};
 
 use crate::machine::{Actions, Machine};
 use crate::parser::response::{Condition, Status};
@@ -133,7 +135,7 @@ pub struct IdleMachine {
     open: OpenMailbox,
     notify: Notify,
     /// The state of the session when this machine took it over.
-    manners: InheritedState,
+    inherited: InheritedState,
     /// The session is to be given back.
     releasing: bool,
     /// The open mailbox may have more than was fetched.
@@ -208,7 +210,7 @@ impl IdleMachine {
             to_visit,
             open: OpenMailbox::default(),
             notify,
-            manners: InheritedState::default(),
+            inherited: InheritedState::default(),
             releasing: false,
             has_news: false,
             expected: 0,
@@ -227,8 +229,8 @@ impl IdleMachine {
 
     /// The same, in a session that had another user before, who may have left a mailbox open.
     #[must_use]
-    pub fn in_session(mut self, manners: InheritedState) -> Self {
-        self.manners = manners;
+    pub fn in_session(mut self, inherited: InheritedState) -> Self {
+        self.inherited = inherited;
         self
     }
 
@@ -387,7 +389,7 @@ impl IdleMachine {
                 self.go_on(now, actions);
             }
             // Without it what its user before has set would go on, and that may be silence.
-            (IdleState::Notify, false) if self.manners.notify => {
+            (IdleState::Notify, false) if self.inherited.notify => {
                 self.fail(IdleFailure::IdleRefused(text), actions)
             }
             (IdleState::Notify, false) => {

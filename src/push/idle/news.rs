@@ -83,7 +83,7 @@ impl IdleMachine {
     ) {
         let MailboxStatus { ref name, uid_validity, uid_next } = *status;
         let found = self.watch.mailboxes.iter().position(|mailbox| {
-            let known = self.manners.on_the_wire(&mailbox.name);
+            let known = self.inherited.on_the_wire(&mailbox.name);
             MailboxName::are_same(known.as_bytes(), name.as_bytes())
         });
         let Some(index) = found.filter(|index| *index != self.current) else { return };

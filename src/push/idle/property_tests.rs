@@ -1,5 +1,5 @@
 //! A model of a mail server that pads, widens, reorders and leaves out, and the rule that no announcement is lost: after each
-//! message to push, something is announced, whatever the server's manners. And no look costs too much.
+//! message to push, something is announced, whatever the server's inherited. And no look costs too much.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use super::look::MAX_MESSAGES;
 use super::*;
 use crate::store::Position;
 
-/// A server's manners.
+/// A server's inherited.
 #[derive(Debug, Clone, Copy)]
 struct Manners {
     pads: bool,
@@ -33,7 +33,7 @@ struct Manners {
     has_notify: bool,
 }
 
-fn manners() -> impl Strategy<Value = Manners> {
+fn inherited() -> impl Strategy<Value = Manners> {
     (any::<[bool; 12]>(), 0u8..6).prop_map(|(bits, headers)| Manners {
         pads: bits[0],
         is_wide: bits[1],
@@ -76,7 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 struct Model {
-    manners: Manners,
+    inherited: Manners,
     seed: u64,
     /// UID, and true if it is to be pushed.
     messages: Vec<(u64, bool)>,
@@ -93,14 +93,14 @@ struct Model {
 }
 
 impl Model {
-    fn new(manners: Manners, old: u64, seed: u64) -> Self {
-        let base = if manners.is_wide { 19_564_493_749 } else { 100 };
+    fn new(inherited: Manners, old: u64, seed: u64) -> Self {
+        let base = if inherited.is_wide { 19_564_493_749 } else { 100 };
         let messages: Vec<_> = (0..old).map(|number| (base + number, true)).collect();
         let now = Instant::now();
-        let machine = IdleMachine::new(watch(manners, None), now);
+        let machine = IdleMachine::new(watch(inherited, None), now);
         let uid_next = base + old;
         let mut model = Self {
-            manners,
+            inherited,
             seed,
             messages,
             uid_next,
@@ -117,7 +117,7 @@ impl Model {
     }
 
     fn begin(&mut self) {
-        self.machine = IdleMachine::new(watch(self.manners, self.position), self.now);
+        self.machine = IdleMachine::new(watch(self.inherited, self.position), self.now);
         self.idle_tag = None;
         let mut actions = vec![];
         self.machine.handle(IdleInput::Start, self.now, &mut actions);
@@ -140,7 +140,7 @@ impl Model {
 
     /// Sends a response; a literal in it stands as it is.
     fn respond(&mut self, line: &str) {
-        let line = if self.manners.pads { self.padded(line) } else { line.to_owned() };
+        let line = if self.inherited.pads { self.padded(line) } else { line.to_owned() };
         let mut actions = vec![];
         self.machine.handle(
             IdleInput::Response(format!("{line}\r\n").as_bytes()),
@@ -182,17 +182,17 @@ impl Model {
         }
         let (tag, command) = command.split_once(' ').unwrap();
         if command.starts_with("EXAMINE") {
-            if self.manners.has_exists {
+            if self.inherited.has_exists {
                 self.respond(&format!("* {} EXISTS", self.messages.len()));
             }
-            if self.manners.has_uid_validity {
-                self.respond(if self.manners.is_wide {
+            if self.inherited.has_uid_validity {
+                self.respond(if self.inherited.is_wide {
                     "* OK [UIDVALIDITY 1713632002544] ok"
                 } else {
                     "* OK [UIDVALIDITY 7] ok"
                 });
             }
-            if self.manners.has_uid_next {
+            if self.inherited.has_uid_next {
                 self.respond(&format!("* OK [UIDNEXT {}] ok", self.uid_next));
             }
             self.respond(&format!("{tag} OK [READ-ONLY] done"));
@@ -235,7 +235,7 @@ impl Model {
             self.respond(&format!("* {} EXISTS", self.messages.len()));
         }
         for index in first..=last {
-            if self.manners.is_disorderly {
+            if self.inherited.is_disorderly {
                 self.respond("* 1 FETCH (FLAGS (\\Answered))");
             }
             let answer =
@@ -246,7 +246,7 @@ impl Model {
     }
 
     fn only_uid(&self, index: usize) -> String {
-        match self.manners.has_uid {
+        match self.inherited.has_uid {
             true => format!("* {} FETCH (UID {})", index + 1, self.messages[index].0),
             false => format!("* {} FETCH (FLAGS ())", index + 1),
         }
@@ -256,17 +256,17 @@ impl Model {
         let (uid, is_pushed) = self.messages[index];
         let text =
             if is_pushed { "From: bob@b.org\r\n\r\n" } else { "From: alice@example.org\r\n\r\n" };
-        let uid = if self.manners.has_uid { format!("UID {uid} ") } else { String::new() };
-        let flags = if self.manners.has_flags { "FLAGS (\\Recent) " } else { "" };
-        let headers = match self.manners.headers {
+        let uid = if self.inherited.has_uid { format!("UID {uid} ") } else { String::new() };
+        let flags = if self.inherited.has_flags { "FLAGS (\\Recent) " } else { "" };
+        let headers = match self.inherited.headers {
             0 => {
                 format!("BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> {{{}}}\r\n{text}", text.len())
             }
             1 => String::new(),
             _ => "BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)] NIL".into(),
         };
-        let end = if self.manners.is_unclosed { "" } else { ")" };
-        let items = if self.manners.is_disorderly && self.manners.headers == 0 {
+        let end = if self.inherited.is_unclosed { "" } else { ")" };
+        let items = if self.inherited.is_disorderly && self.inherited.headers == 0 {
             format!("{headers} {flags}{uid}").trim_end().to_owned()
         } else {
             format!("{uid}{flags}{headers}")
@@ -282,13 +282,13 @@ impl Model {
 
     /// EXISTS, and with NOTIFY the message itself.
     fn announce_arrival(&mut self) {
-        let count = if self.manners.has_count {
+        let count = if self.inherited.has_count {
             format!("{} ", self.messages.len())
         } else {
             String::new()
         };
         self.respond(&format!("* {count}EXISTS"));
-        if self.manners.has_notify && self.idle_tag.is_some() {
+        if self.inherited.has_notify && self.idle_tag.is_some() {
             let answer = self.described(self.messages.len() - 1);
             self.respond(&answer);
         }
@@ -330,7 +330,7 @@ impl Model {
             }
             Step::Expunged if !self.messages.is_empty() => {
                 self.messages.remove(0);
-                if !self.manners.is_silent {
+                if !self.inherited.is_silent {
                     self.respond("* 1 EXPUNGE");
                 }
             }
@@ -341,21 +341,21 @@ impl Model {
     }
 }
 
-fn watch(manners: Manners, position: Option<Position>) -> WatchTerms {
+fn watch(inherited: Manners, position: Option<Position>) -> WatchTerms {
     let position = position.map(|position| (position.uid_validity, position.uid_next));
-    WatchTerms { notify: manners.has_notify, ..testing::watch(position) }
+    WatchTerms { notify: inherited.has_notify, ..testing::watch(position) }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
     fn no_announcement_is_lost_to_a_servers_manners(
-        manners in manners(),
+        inherited in inherited(),
         old in prop_oneof![Just(0u64), Just(1), 2u64..30, Just(250)],
         seed in any::<u64>(),
         steps in proptest::collection::vec(step(), 1..12),
     ) {
-        let mut model = Model::new(manners, old, seed);
+        let mut model = Model::new(inherited, old, seed);
         prop_assert_eq!(model.announcements, 0, "what was there before is old");
         for step in steps {
             model.step(step);

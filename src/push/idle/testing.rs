@@ -41,12 +41,12 @@ pub(super) fn play_watch(watch: WatchTerms, script: &str) -> Option<IdleFailure>
 
 /// The same in a session in which something was set before.
 pub(super) fn play_in(
-    manners: InheritedState,
+    inherited: InheritedState,
     watch: WatchTerms,
     script: &str,
 ) -> Option<IdleFailure> {
     let began = Instant::now();
-    let mut player = Player::new(IdleMachine::new(watch, began).in_session(manners), began);
+    let mut player = Player::new(IdleMachine::new(watch, began).in_session(inherited), began);
     player.play(&script.replace("ITEMS", ITEMS));
     let now = player.now;
     let (machine, failure) = player.end();
@@ -61,7 +61,7 @@ pub(super) fn play_in(
 impl Scripted for IdleMachine {
     type End = IdleFailure;
 
-    fn hear(&mut self, said: Said<'_>, now: Instant, done: &mut Done<IdleFailure>) -> bool {
+    fn give(&mut self, said: Said<'_>, now: Instant, done: &mut Done<IdleFailure>) -> bool {
         let input = match said {
             Said::Begin => IdleInput::Start,
             Said::Server(line) => IdleInput::Response(line),

@@ -158,6 +158,6 @@ fn after_colon(words: &str) -> String {
 /// Longest delay of new mail if a connection dies in silence: right after a sign of life, to be found when IDLE is to be
 /// renewed and the answer does not come. The time of a reconnection is not included.
 #[must_use]
-pub fn blindness(renewal: Duration) -> Duration {
+pub fn max_detection_delay(renewal: Duration) -> Duration {
     renewal.saturating_add(super::ANSWER_TIME)
 }

@@ -154,7 +154,7 @@ impl IdleMachine {
         let mut command = b"EXAMINE ".to_vec();
         let name =
             self.watch.mailboxes.get(index).map(|mailbox| &*mailbox.name).unwrap_or_default();
-        push_quoted(&mut command, self.manners.on_the_wire(name).as_bytes());
+        push_quoted(&mut command, self.inherited.on_the_wire(name).as_bytes());
         self.command(&command, IdleState::Examine, now, actions);
     }
 }

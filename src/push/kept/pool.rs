@@ -197,7 +197,7 @@ impl SessionPool {
         }
         let mailboxes = context.mailboxes(account);
         let treatment = *context.pacing.of(&context.host(&account.id).await).treatment();
-        let max_delay = idle::blindness(treatment.idle_renewal);
+        let max_delay = idle::max_detection_delay(treatment.idle_renewal);
         if !account.watch.has_begun() {
             context.begin(account, max_delay);
         }

@@ -123,7 +123,7 @@ impl Machine for ScheduleMachine {
                 let before = self.schedule.next_post(token);
                 self.schedule.notice(token.clone(), state, generation, age, inside);
                 if self.schedule.next_post(token) != before {
-                    self.say_wait(token, inside, actions);
+                    self.report_wait(token, inside, actions);
                 }
             }
             ScheduleInput::Forget(token) => self.schedule.forget(token, inside),
@@ -181,7 +181,7 @@ impl ScheduleMachine {
         if is_down != was_down {
             actions.push(ScheduleAction::Outage { is_down, waiting: self.schedule.pending() });
         }
-        self.say_wait(token, now, actions);
+        self.report_wait(token, now, actions);
         let token = token.clone();
         match conclusion {
             PostConclusion::Accepted(generation) => {
@@ -207,7 +207,7 @@ impl ScheduleMachine {
     }
 
     /// Says that the token's POST waits, if it does.
-    fn say_wait(&self, token: &DeviceToken, now: Duration, actions: &mut impl Actions<Self>) {
+    fn report_wait(&self, token: &DeviceToken, now: Duration, actions: &mut impl Actions<Self>) {
         let Some((at, has_failed)) = self.schedule.next_post(token) else { return };
         let (wait, is_down) = (at.saturating_sub(now), self.schedule.is_down());
         if is_down || !wait.is_zero() {

@@ -47,8 +47,8 @@ pub(super) async fn watch(context: Arc<WatchContext>, account: Arc<Account>) {
     let mailboxes = context.mailboxes(&account);
     // Boxed: the task is as large as the largest that it waits for, and a server is looked up once.
     let gate = context.pacing.of(&Box::pin(context.host(&account.id)).await);
-    let blindness = idle::blindness(gate.treatment().idle_renewal);
-    context.begin(&account, blindness);
+    let max_detection_delay = idle::max_detection_delay(gate.treatment().idle_renewal);
+    context.begin(&account, max_detection_delay);
     account.watch.watches(&mailboxes);
     let (notify, _) = channel::channel(None);
     let (began, has_others) = (Instant::now(), mailboxes.len() > 1);

@@ -17,7 +17,7 @@ use crate::push::account::Account;
 use crate::push::duplicates::Duplicates;
 use crate::push::filter::PushFilter;
 use crate::push::idle::Oddity;
-use crate::push::pacing::Gates;
+use crate::push::pacing::WatchPacing;
 use crate::push::registry::Registry;
 use crate::push::watch_status::WatchState;
 use crate::reloadable::Reloadable;
@@ -37,7 +37,7 @@ const LOGOUT_TIME: Duration = Duration::from_secs(3);
 pub(in crate::push) struct WatchContext {
     pub(in crate::push) registry: Registry,
     pub(in crate::push) upstreams: Reloadable<Upstreams>,
-    pub(in crate::push) pacing: Gates,
+    pub(in crate::push) pacing: WatchPacing,
     pub(in crate::push) settings: Reloadable<WatchSettings>,
     pub(in crate::push) tracer: Tracer,
     /// Messages that devices with several accounts here are woken for.
@@ -91,7 +91,7 @@ impl WatchContext {
         Self {
             registry,
             upstreams,
-            pacing: Gates::new(config),
+            pacing: WatchPacing::new(config),
             settings,
             tracer,
             duplicates: Mutex::default(),

@@ -23,7 +23,7 @@ impl LoginMachine {
     pub(super) fn after_login(&mut self) -> LoginAction {
         self.pushes = self.capable("XDELTAPUSH");
         if self.has_to_introduce() {
-            return self.say_id(LoginState::Id, &self.introduction.after_login());
+            return self.send_id(LoginState::Id, &self.introduction.after_login());
         }
         self.after_id()
     }

@@ -45,12 +45,12 @@ impl LoginMachine {
         }
         self.introduced = Introduced::No;
         match self.introduction.before_login() {
-            Some(fields) => Ok(self.say_id(LoginState::IdBefore, &fields)),
+            Some(fields) => Ok(self.send_id(LoginState::IdBefore, &fields)),
             None => self.log_in(),
         }
     }
 
-    pub(super) fn say_id(&mut self, state: LoginState, fields: &[Field]) -> LoginAction {
+    pub(super) fn send_id(&mut self, state: LoginState, fields: &[Field]) -> LoginAction {
         self.state = state;
         self.command(&id::command(fields), b"")
     }

@@ -37,7 +37,7 @@ fn play_machine(machine: LoginMachine, script: &str) -> Result<Option<LoggedIn>,
 impl Scripted for LoginMachine {
     type End = Result<LoggedIn, LoginError>;
 
-    fn hear(&mut self, said: Said<'_>, now: Instant, done: &mut Done<Self::End>) -> bool {
+    fn give(&mut self, said: Said<'_>, now: Instant, done: &mut Done<Self::End>) -> bool {
         match said {
             Said::Server(line) => self.handle(LoginInput::Response(line), now, done),
             Said::Client(line) => {

@@ -32,7 +32,7 @@ fn content(history: &AccountHistory) -> Markup {
             p.state.warn { (format::tame(&problem.words)) "; " (format::tame(&problem.cure)) }
         }
         @for note in &watch.notes { p.state.warn { (format::tame(note)) } }
-        @if let Some(proof) = watch.last_proof { p { "Last sign of life of the mail server: " (ago(proof, now)) "." } }
+        @if let Some(at) = watch.last_activity { p { "Last sign of life of the mail server: " (ago(at, now)) "." } }
         p { "Its devices are woken for " (account.messages) "." }
         @if let Some(came) = account.background_fetch { p { "A device connected for a background fetch " (ago(came, now)) "." } }
         h2 { "Devices" }

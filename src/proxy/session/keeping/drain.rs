@@ -31,7 +31,7 @@ impl Session {
         };
         self.server.said_bye = true;
         let bye = untagged(own_lines::LOGOUT);
-        self.say(out, &[bye.as_bytes(), tag.as_slice(), b" OK LOGOUT completed\r\n"].concat());
+        self.send_own(out, &[bye.as_bytes(), tag.as_slice(), b" OK LOGOUT completed\r\n"].concat());
         self.closed = true;
     }
 

@@ -150,7 +150,7 @@ impl<'a> WatchSession<'a> {
                 SessionEvent::Received(0) => {
                     return Err(IdleFailure::Bye("without a reason".into()).into());
                 }
-                SessionEvent::Received(_) => self.account.watch.proof(),
+                SessionEvent::Received(_) => self.account.watch.note_activity(),
                 SessionEvent::Due => self.machine.handle(IdleInput::Tick, now(), &mut actions),
                 SessionEvent::ReturnRequested(to) => {
                     self.return_to = Some(to);

@@ -93,7 +93,7 @@ pub(in crate::push) async fn run(
         };
     let _session = task.context.sessions.token();
     permit.made();
-    task.account.watch.proof();
+    task.account.watch.note_activity();
     if !logged_in.capabilities.has("IDLE") {
         return Err(IdleFailure::NoIdle("IDLE is not among its capabilities".into()).into());
     }
@@ -110,7 +110,7 @@ pub(in crate::push) async fn run(
 /// Watches in a client's session until something ends it.
 pub(in crate::push) async fn take_over(task: SessionTask<'_>, taken: TakenSession) -> Ended {
     let _session = task.context.sessions.token();
-    task.account.watch.proof();
+    task.account.watch.note_activity();
     let TakenSession { stream, mut trace, has_notify, inherited } = taken;
     trace.note(|| {
         format!(
