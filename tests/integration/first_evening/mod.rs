@@ -1,3 +1,14 @@
-//! A family on its first evening.
+//! docs/first-evening.md, typed as a newcomer types it, and a family at the same evening.
+//!
+//! `walk` is the test: it takes the commands from the page (`page`), in an internet of its own (`internet`) with a VPS
+//! (`vps`), on which a stand-in for systemd runs the service (`service`). All of it is inside namespaces (`namespace`).
+//! `phone` has the apps.
 
 mod family;
+mod internet;
+mod namespace;
+mod page;
+mod phone;
+mod service;
+mod vps;
+mod walk;

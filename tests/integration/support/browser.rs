@@ -51,7 +51,17 @@ pub(crate) struct Accessibility {
 const RULES_WITHOUT_FAULTS: [&str; 1] = ["hidden-content"];
 
 impl Browser {
+    /// A browser for pages that have certificates of their own: it verifies none.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// A browser that verifies certificates as a person's does.
+    pub(crate) fn start_strict() -> Self {
+        Self::start_with(&["--strict"])
+    }
+
+    fn start_with(flags: &[&str]) -> Self {
         let found =
             std::process::Command::new("sh").args(["-c", "command -v chromium"]).output().unwrap();
         assert!(
@@ -59,7 +69,8 @@ impl Browser {
             "chromium is missing: run scripts/test once, it installs it"
         );
         let mut command = python::script("browser.py");
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        command.args(flags).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let (requests, answers) =
             (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
         let mut browser = Self { child, requests, answers };
@@ -69,16 +80,25 @@ impl Browser {
 
     /// Loads a page.
     pub(crate) fn open(&mut self, url: &str, look: Look) -> Shown {
-        let Look { width, scheme, script } = look;
-        let shown = self.call(
-            json!({ "do": "open", "url": url, "width": width, "scheme": scheme, "script": script }),
-        );
+        let shown = self.load(url, look);
         assert!(shown["error"].is_null(), "{url} cannot be loaded: {shown}");
         Shown {
             html: shown["html"].as_str().unwrap().to_owned(),
             width: shown["width"].as_f64().unwrap(),
             complaints: shown["complaints"].as_array().unwrap().clone(),
         }
+    }
+
+    /// The error of a page that must not load.
+    pub(crate) fn refusal(&mut self, url: &str, look: Look) -> String {
+        let shown = self.load(url, look);
+        shown["error"].as_str().unwrap_or_else(|| panic!("{url} is loaded: {shown}")).to_owned()
+    }
+
+    fn load(&mut self, url: &str, Look { width, scheme, script }: Look) -> Value {
+        self.call(
+            json!({ "do": "open", "url": url, "width": width, "scheme": scheme, "script": script }),
+        )
     }
 
     /// Waits until the page has `text` in it, and fails if that does not come. Returns the page as it is then.

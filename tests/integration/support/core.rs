@@ -85,10 +85,7 @@ impl Core {
 
     /// Makes an account whose IMAP server is on `imap` (loopback, TLS), and sets it up; returns its id.
     pub(crate) async fn add_account(&mut self, user: &str, imap: u16, smtp: u16) -> u64 {
-        let account = self.call("add_account", json!([])).await.as_u64().unwrap();
-        if std::mem::take(&mut self.wants_token) {
-            token_slot::fill(self.child.id().unwrap());
-        }
+        let account = self.add_empty_account().await;
         let login = json!({
             "addr": user, "password": PASSWORD,
             "imapServer": "localhost", "imapPort": imap, "imapSecurity": "ssl", "imapUser": user,
@@ -96,6 +93,15 @@ impl Core {
             "certificateChecks": "acceptInvalidCertificates",
         });
         self.call("add_or_update_transport", json!([account, login])).await;
+        account
+    }
+
+    /// Makes an account that knows nothing yet, in an app that has its token if it is to have one.
+    pub(crate) async fn add_empty_account(&mut self) -> u64 {
+        let account = self.call("add_account", json!([])).await.as_u64().unwrap();
+        if std::mem::take(&mut self.wants_token) {
+            token_slot::fill(self.child.id().unwrap());
+        }
         account
     }
 
@@ -132,7 +138,7 @@ impl Core {
     }
 
     /// Makes an account that knows nothing yet, which reaches all servers through an HTTP proxy on loopback, and takes these keys
-    /// of servers (SHA-256 of the public key's info, in base64) for verified before: as if their certificates had been.
+    /// of servers for verified before.
     pub(crate) async fn add_account_behind(
         &mut self,
         proxy: u16,
@@ -143,6 +149,13 @@ impl Core {
         for (key, value) in [("proxy_url", &*url), ("proxy_enabled", "1")] {
             self.call("set_config", json!([account, key, value])).await;
         }
+        self.verify_before(account, verified).await;
+        account
+    }
+
+    /// Makes an account take these keys of servers (SHA-256 of the public key's info, in base64) for verified before: as if
+    /// their certificates had been.
+    pub(crate) async fn verify_before(&mut self, account: u64, verified: &[(&str, String)]) {
         let info = self.call("get_info", json!([account])).await;
         let database = rusqlite::Connection::open(info["database_dir"].as_str().unwrap()).unwrap();
         for (host, hash) in verified {
@@ -150,7 +163,6 @@ impl Core {
                 "INSERT INTO tls_spki (host, spki_hash, timestamp) VALUES (?, ?, unixepoch())";
             database.execute(noted, (host, hash)).unwrap();
         }
-        account
     }
 
     /// Calls a method of the core, which must succeed.

@@ -24,7 +24,12 @@ pub(crate) struct DnsServer {
 impl DnsServer {
     /// Starts it on a port of its own.
     pub(crate) fn start() -> Self {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// Starts it on this address of the machine.
+    pub(crate) fn start_at(address: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(address).unwrap();
         let address = socket.local_addr().unwrap();
         let (zone, questions) =
             (Arc::<Mutex<Vec<Record>>>::default(), Arc::<AtomicUsize>::default());
@@ -86,7 +91,7 @@ impl Drop for DnsServer {
     fn drop(&mut self) {
         self.over.store(true, Ordering::SeqCst);
         // The thread sees it when something arrives.
-        let waker = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+        let waker = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
         let _ = waker.and_then(|waker| waker.send_to(&[], self.address));
     }
 }

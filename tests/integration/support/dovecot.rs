@@ -118,12 +118,17 @@ impl Dovecot {
 
     /// Starts an instance and waits until it accepts connections.
     fn start(setup: Setup) -> Self {
+        Self::naming(setup, &["localhost", "127.0.0.1"])
+    }
+
+    /// The same, with a certificate for these names.
+    pub(crate) fn naming(setup: Setup, names: &[&str]) -> Self {
         assert!(
             Path::new(DOVECOT).exists(),
             "{DOVECOT} is missing: install the Debian packages dovecot-imapd and dovecot-lmtpd, or run scripts/test"
         );
         let dir = tempfile::Builder::new().prefix("deltapush-dovecot-").tempdir().unwrap();
-        let authority = Authority::new(dir.path());
+        let authority = Authority::naming(dir.path(), names);
         let reserved = [(); 3].map(|()| ReservedPort::new());
         let [imaps, imap, lmtp] = reserved.each_ref().map(ReservedPort::number);
         for folder in ["mail", "rawlog"] {
@@ -156,7 +161,11 @@ impl Dovecot {
 
     /// A user of this test's own, ready to log in and to receive mail.
     pub(crate) fn user(&self, name: &str) -> String {
-        let user = format!("{name}@lab.test");
+        self.user_of(format!("{name}@lab.test"))
+    }
+
+    /// The same with an address of another domain.
+    pub(crate) fn user_of(&self, user: String) -> String {
         let rawlog = self.dir.path().join("rawlog").join(&user);
         fs::create_dir(&rawlog)
             .unwrap_or_else(|error| panic!("two tests use the user {user}: {error}"));

@@ -10,6 +10,7 @@ pub(crate) mod cyrus;
 pub(crate) mod deltapush;
 pub(crate) mod dns;
 pub(crate) mod dovecot;
+pub(crate) mod forward;
 pub(crate) mod guarded;
 pub(crate) mod lmtp;
 pub(crate) mod notify;

@@ -49,6 +49,8 @@ pub(crate) struct Posted {
 pub(crate) struct NotifyServer {
     /// What goes into the configuration.
     pub(crate) url: String,
+    /// Its port, on loopback.
+    pub(crate) port: u16,
     shared: Arc<Shared>,
     arrived: watch::Receiver<usize>,
 }
@@ -77,7 +79,8 @@ impl NotifyServer {
 
     async fn serve(scheme: &str, tls: Option<TlsAcceptor>) -> Self {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let url = format!("{scheme}://127.0.0.1:{}/notify", tcp.local_addr().unwrap().port());
+        let port = tcp.local_addr().unwrap().port();
+        let url = format!("{scheme}://127.0.0.1:{port}/notify");
         let listener = MaybeTls { tcp, tls };
         let (sender, arrived) = watch::channel(0);
         let shared = Arc::new(Shared {
@@ -90,7 +93,7 @@ impl NotifyServer {
         let app = Router::new().fallback(receive).with_state(Arc::clone(&shared));
         let app = app.into_make_service_with_connect_info::<Peer>();
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { url, shared, arrived }
+        Self { url, port, shared, arrived }
     }
 
     /// The answers to the next requests, in order. After them it is 200 again.

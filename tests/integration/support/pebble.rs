@@ -1,5 +1,6 @@
 //! Pebble, the small ACME server of Let's Encrypt's, with a name server to which the proved name is on loopback.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use serde_json::json;
 
 use super::certs::Authority;
 use super::dns::DnsServer;
-use super::ports::{ReservedPort, wait_for_port};
+use super::ports::{ReservedPort, wait_for_address};
 use super::server::program;
 
 /// A running Pebble. It ends with the test.
@@ -20,29 +21,60 @@ pub(crate) struct Pebble {
     management: u16,
     child: Child,
     _reserved: [ReservedPort; 2],
-    _names: DnsServer,
+    _names: Option<DnsServer>,
     dir: tempfile::TempDir,
+}
+
+/// The address of a Pebble, and those of the servers that it asks.
+struct PebbleSettings {
+    /// The address of its web server, and the name in its URLs.
+    address: SocketAddr,
+    host: &'static str,
+    /// The name server that it asks.
+    names: SocketAddr,
+    /// The port at which it looks for proofs.
+    proofs: u16,
 }
 
 impl Pebble {
     /// Starts it. It looks for proofs of `name` on the loopback port `proofs`, and issues certificates for `validity`.
     pub(crate) fn start(name: &str, proofs: u16, validity: Duration) -> Self {
-        let dir = tempfile::Builder::new().prefix("deltapush-pebble-").tempdir().unwrap();
-        let authority = Authority::new(dir.path());
+        let names = DnsServer::start();
+        names.address(name, "127.0.0.1");
         let reserved = [ReservedPort::new(), ReservedPort::new()];
-        let [port, management] = reserved.each_ref().map(ReservedPort::number);
+        let address = (Ipv4Addr::LOCALHOST, reserved[0].number()).into();
+        let settings = PebbleSettings { address, host: "localhost", names: names.address, proofs };
+        let mut pebble = Self::run(&settings, reserved, validity);
+        pebble._names = Some(names);
+        pebble
+    }
+
+    /// Starts it as `host` at an address of its own. It asks the name server `names`, and looks for proofs on port 443.
+    pub(crate) fn start_at(
+        address: SocketAddr,
+        host: &'static str,
+        names: SocketAddr,
+        validity: Duration,
+    ) -> Self {
+        let settings = PebbleSettings { address, host, names, proofs: 443 };
+        Self::run(&settings, [ReservedPort::new(), ReservedPort::new()], validity)
+    }
+
+    fn run(settings: &PebbleSettings, reserved: [ReservedPort; 2], validity: Duration) -> Self {
+        let PebbleSettings { address, host, names, proofs } = *settings;
+        let dir = tempfile::Builder::new().prefix("deltapush-pebble-").tempdir().unwrap();
+        let authority = Authority::naming(dir.path(), &["localhost", host]);
+        let management = reserved[1].number();
         let config = json!({"pebble": {
-            "listenAddress": format!("127.0.0.1:{port}"), "managementListenAddress": format!("127.0.0.1:{management}"),
+            "listenAddress": address, "managementListenAddress": format!("127.0.0.1:{management}"),
             "certificate": authority.leaf_cert, "privateKey": authority.leaf_key,
             "httpPort": 9, "tlsPort": proofs, "certificateValidityPeriod": validity.as_secs(),
         }});
         let path = dir.path().join("pebble.json");
         std::fs::write(&path, config.to_string()).unwrap();
-        let names = DnsServer::start();
-        names.address(name, "127.0.0.1");
         let log = std::fs::File::create(dir.path().join("pebble.log")).unwrap();
         let mut command = Command::new(program("pebble"));
-        command.arg("-config").arg(&path).args(["-dnsserver", &names.address.to_string()]);
+        command.arg("-config").arg(&path).args(["-dnsserver", &names.to_string()]);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         // By default it refuses nonces and reuses authorizations by chance. The ACME library asks three times.
         command
@@ -50,14 +82,14 @@ impl Pebble {
             .env("PEBBLE_WFE_NONCEREJECT", "0")
             .env("PEBBLE_AUTHZREUSE", "0");
         let child = command.spawn().unwrap();
-        assert!(wait_for_port(port, Duration::from_secs(40)), "pebble does not listen");
+        assert!(wait_for_address(address, Duration::from_secs(40)), "pebble does not listen");
         Self {
-            directory: format!("https://localhost:{port}/dir"),
+            directory: format!("https://{host}:{}/dir", address.port()),
             ca: authority.ca,
             management,
             child,
             _reserved: reserved,
-            _names: names,
+            _names: None,
             dir,
         }
     }

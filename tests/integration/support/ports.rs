@@ -35,7 +35,11 @@ impl ReservedPort {
 
 /// Waits until something accepts connections on a loopback port.
 pub(crate) fn wait_for_port(port: u16, timeout: Duration) -> bool {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    wait_for_address((Ipv4Addr::LOCALHOST, port).into(), timeout)
+}
+
+/// Waits until something accepts connections at an address.
+pub(crate) fn wait_for_address(address: SocketAddr, timeout: Duration) -> bool {
     let deadline = Instant::now() + timeout;
     while Instant::now() < deadline {
         if TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok() {

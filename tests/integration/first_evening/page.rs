@@ -1,0 +1,52 @@
+//! The page: its DNS records, its commands in their order, and the output that it promises.
+
+const PAGE: &str = include_str!("../../../docs/first-evening.md");
+
+/// A DNS record that people create.
+pub(super) struct Record {
+    pub(super) name: &'static str,
+    pub(super) address: &'static str,
+}
+
+/// The records of section 1.
+pub(super) fn records() -> Vec<Record> {
+    let lines = blocks("");
+    lines.iter().filter_map(|line| record(line)).collect()
+}
+
+fn record(line: &'static str) -> Option<Record> {
+    let mut words = line.split_whitespace();
+    let name = words.next()?.strip_suffix('.')?;
+    let kind = words.next()?;
+    assert!(["A", "AAAA"].contains(&kind), "{line}");
+    Some(Record { name, address: words.next()? })
+}
+
+/// All commands, in the order in which they are typed.
+pub(super) fn commands() -> Vec<&'static str> {
+    let commands = blocks("sh");
+    assert!(commands.len() > 15, "the page has other commands: {commands:?}");
+    commands
+}
+
+/// Output that the page promises in its text.
+#[track_caller]
+pub(super) fn promised(output: &'static str) -> &'static str {
+    assert!(PAGE.contains(&format!("`{output}`")), "the page does not promise `{output}`");
+    output
+}
+
+/// The lines of all code blocks in this language.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let mut lines = Vec::new();
+    let mut block = None;
+    for line in PAGE.lines() {
+        match (line.strip_prefix("```"), block) {
+            (Some(_), Some(_)) => block = None,
+            (Some(name), None) => block = Some(name),
+            (None, Some(name)) if name == language => lines.push(line),
+            (None, _) => {}
+        }
+    }
+    lines
+}

@@ -1,0 +1,138 @@
+//! The VPS: a network namespace of its own on a link to the test's, in which commands are typed.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::namespace::run;
+use crate::support::{poll, python};
+
+/// As in a shell of root's.
+const ENVIRONMENT: [(&str, &str); 4] = [
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("HOME", "/root"),
+    ("LC_ALL", "C.UTF-8"),
+    ("TERM", "xterm"),
+];
+
+/// The machine, and the folder in which its shell is.
+pub(super) struct Vps {
+    /// The process that holds the network namespace.
+    holder: Child,
+    folder: PathBuf,
+}
+
+impl Vps {
+    /// Starts it with these addresses, on a link whose other end has the addresses `internet`.
+    pub(super) async fn start(folder: &Path, own: &[String], internet: &[String]) -> Self {
+        let mut command = Command::new("unshare");
+        let holder = command.args(["--net", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
+        let pid = holder.id().to_string();
+        let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let is_apart = || network(&pid).is_some_and(|its| Some(its) != network("self"));
+        assert!(poll(Duration::from_secs(10), is_apart).await, "no network namespace");
+        let vps = Self { holder, folder: folder.to_owned() };
+        run(
+            "ip",
+            &["link", "add", "internet", "type", "veth", "peer", "name", "eth0", "netns", &pid],
+        );
+        run("sh", &["-c", &set_up("internet", internet)]);
+        vps.expect(&set_up("eth0", own));
+        vps
+    }
+
+    /// A program on this machine.
+    pub(super) fn program(&self, name: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.holder.id())).arg(name);
+        command.env_clear().envs(ENVIRONMENT).current_dir(&self.folder);
+        command
+    }
+
+    fn shell(&self, line: &str) -> Command {
+        let mut command = self.program("bash");
+        command.args(["-c", line]).stdin(Stdio::null());
+        command
+    }
+
+    /// Goes to a folder, as `cd` does.
+    pub(super) fn change_folder(&mut self, folder: &str) {
+        self.folder = self.folder.join(folder);
+        assert!(self.folder.is_dir(), "{}", self.folder.display());
+    }
+
+    /// Types a command that must succeed, and returns its output, which is shown if the test fails.
+    #[track_caller]
+    pub(super) fn expect(&self, line: &str) -> String {
+        show(self.output_of(line))
+    }
+
+    /// The same for a command that is repeated: its output is not shown.
+    #[track_caller]
+    pub(super) fn output_of(&self, line: &str) -> String {
+        let output = self.shell(line).output().unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+        text_of(&output)
+    }
+
+    /// Types a command that goes on while other things happen.
+    pub(super) fn begin(&self, line: &str) -> Child {
+        self.shell(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Types a command on a terminal, and an answer to each of its questions. Returns what the terminal shows, without colours.
+    pub(super) fn converse(&self, line: &str, answers: &[(&str, &str)]) -> String {
+        let mut command = python::script("terminal.py");
+        command.arg("nsenter").args(self.shell(line).get_args());
+        command.env_clear().envs(ENVIRONMENT).current_dir(&self.folder);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        write!(child.stdin.take().unwrap(), "{}", json!(answers)).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let shown = without_colours(&text_of(&output));
+        assert!(output.status.success(), "{line}: {}\n{shown}", output.status);
+        show(shown)
+    }
+}
+
+impl Drop for Vps {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// The commands that give a network device its addresses.
+fn set_up(device: &str, addresses: &[String]) -> String {
+    // Duplicates of IPv6 addresses are not looked for, so that they can be used at once.
+    let add = |address: &String| {
+        let nodad = if address.contains(':') { " nodad" } else { "" };
+        format!("ip address add {address} dev {device}{nodad} && ")
+    };
+    let added: String = addresses.iter().map(add).collect();
+    format!("{added}ip link set lo up && ip link set {device} up")
+}
+
+/// Adds an output to the test's own.
+pub(super) fn show(output: String) -> String {
+    eprint!("{output}");
+    output
+}
+
+/// Output and errors.
+pub(super) fn text_of(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
+}
+
+/// The text without the sequences that change colours: ESC, `[`, parameters, `m`.
+fn without_colours(text: &str) -> String {
+    let mut pieces = text.split("\u{1b}[");
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces
+        .fold(first, |shown, piece| shown + piece.split_once('m').map_or(piece, |(_, after)| after))
+}
