@@ -38,6 +38,15 @@ pub fn path(directory: &Path) -> PathBuf {
     directory.join("control.sock")
 }
 
+/// Reports if a deltapush runs on the state in `directory`, also another user's.
+#[must_use]
+pub fn is_served(directory: &Path) -> bool {
+    match BlockingStream::connect(path(directory)) {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    }
+}
+
 /// Serves the socket for the state in `directory` until `stop` is cancelled. The caller owns the folder.
 pub async fn serve(directory: PathBuf, answers: Arc<ControlServer>, stop: CancellationToken) {
     let path = path(&directory);

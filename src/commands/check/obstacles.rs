@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
@@ -29,7 +28,7 @@ impl Obstacles {
     pub(super) fn find(config: &Config) -> Self {
         let mut found = Self::default();
         // A deltapush that runs has its ports.
-        if !runs(&config.startup.storage.directory) {
+        if !control::is_served(&config.startup.storage.directory) {
             let listeners = config.live.listeners.iter().map(|listener| *listener.address);
             let admin = config.startup.admin.address.iter().map(|address| **address);
             found.problems.extend(listeners.chain(admin).filter_map(port_problem));
@@ -48,14 +47,6 @@ impl Obstacles {
             problems => Err(Fault::System
                 .because(format!("deltapush could not start:\n  {}", problems.join("\n  ")))),
         }
-    }
-}
-
-fn runs(state: &Path) -> bool {
-    // The socket of another user's deltapush refuses this one.
-    match UnixStream::connect(control::path(state)) {
-        Ok(_) => true,
-        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::config::{Config, Hostname, ListenerTls, Submission, UpstreamAddress};
 use crate::file_access::explain;
 use crate::tls::certs::{CertificateSet, CertificateSettings};
 use crate::upstream::dns::DnsResolver;
-use place::{Facts, InitPlan, Leads};
+use place::{Facts, InitPlan, Leads, Port};
 use server::{AddressParts, FoundServer};
 
 /// Arguments on the command line.
@@ -97,7 +97,8 @@ pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError>
     let password = ask_password(options, &address)?;
     server::look(options, &address, &mut server, password.as_deref(), say).await?;
     let outgoing = find_outgoing(options, &address, &server, say).await?;
-    let place = choose(options, say).await?;
+    let own_ports = if replaces { place::ports_of_running(file) } else { vec![] };
+    let place = choose(options, &own_ports, say).await?;
     let plan = write::Plan {
         address: &address.whole,
         place: &place,
@@ -195,8 +196,10 @@ async fn find_outgoing(
     }
 }
 
+/// Chooses the listeners, the host name and the certificate. `own_ports` are those of the deltapush that the new configuration is for.
 async fn choose(
     options: &InitOptions,
+    own_ports: &[u16],
     say: &mut dyn FnMut(&str),
 ) -> Result<InitPlan, CommandError> {
     let dns = DnsResolver::new(options.dns);
@@ -231,7 +234,11 @@ async fn choose(
              (https://letsencrypt.org/repository/). Agree?",
         );
     }
-    let place = place::decide(&facts, place::port).ok_or_else(|| {
+    let port = |address, port: u16| match own_ports.contains(&port) {
+        true => Port::Free,
+        false => place::port(address, port),
+    };
+    let place = place::decide(&facts, port).ok_or_else(|| {
         Fault::System
             .because("no port for clients is free: stop the programs that listen on 993 and 1993, then try again")
     })?;

@@ -3,9 +3,10 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::config::Hostname;
+use crate::admin::control;
+use crate::config::{Config, Hostname};
 use crate::upstream::address::is_public;
 use crate::upstream::dns::{DnsResolver, Reach};
 
@@ -196,6 +197,16 @@ pub(super) async fn leads(dns: &DnsResolver, name: &Hostname) -> Leads {
     if addresses.iter().any(is_here) { Leads::Here } else { Leads::Elsewhere }
 }
 
+/// The ports of the deltapush that runs with the configuration in `file`: they are free for the one that replaces it.
+pub(super) fn ports_of_running(file: &Path) -> Vec<u16> {
+    match Config::load(file) {
+        Ok(config) if control::is_served(&config.startup.storage.directory) => {
+            config.live.listeners.iter().map(|listener| listener.address.port()).collect()
+        }
+        _ => vec![],
+    }
+}
+
 /// The state of a port: free, in use, or forbidden.
 pub(super) fn port(address: IpAddr, port: u16) -> Port {
     match TcpListener::bind(SocketAddr::new(address, port)) {
@@ -309,6 +320,21 @@ mod tests {
         let unit = include_str!("../../../contrib/systemd/deltapush@.socket");
         assert!(unit.contains("\nListenStream=%i\nBindIPv6Only=both\n"), "{unit}");
         assert!(plan.address.is_unspecified());
+    }
+
+    #[test]
+    fn ports_of_the_own_deltapush_are_known_while_it_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.yaml");
+        assert!(ports_of_running(&file).is_empty());
+        let text =
+            "listeners:\n  - {address: 127.0.0.1:4711, tls: implicit}\nadmin: {address: off}\n";
+        std::fs::write(&file, text).unwrap();
+        assert!(ports_of_running(&file).is_empty(), "it does not run");
+        let state = folder.path().join("state");
+        std::fs::create_dir(&state).unwrap();
+        let _serving = std::os::unix::net::UnixListener::bind(control::path(&state)).unwrap();
+        assert_eq!(ports_of_running(&file), [4711]);
     }
 
     #[test]
