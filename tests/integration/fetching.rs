@@ -21,9 +21,10 @@ const PREFETCH: &str = "(UID RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DAT
 /// An app with one account, and its deltapush.
 struct App {
     dovecot: &'static Dovecot,
-    notify: NotifyServer,
-    deltapush: Deltapush,
+    // Clients end before their servers: a port that is given up belongs to another test.
     core: Core,
+    deltapush: Deltapush,
+    notify: NotifyServer,
     account: u64,
     user: String,
     _submission: Submission,

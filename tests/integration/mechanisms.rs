@@ -31,8 +31,8 @@ fn oauthbearer(token: &str) -> String {
 
 /// A scripted server, and a client of deltapush's that has read the greeting.
 struct MechanismScene {
-    upstream: Scripted,
     deltapush: Deltapush,
+    upstream: Scripted,
     client: Client,
 }
 

@@ -14,8 +14,8 @@ use super::support::scene::PATIENCE;
 
 /// A Dovecot and the accounts that deltapush watches there.
 struct Server {
-    dovecot: Dovecot,
     deltapush: Deltapush,
+    dovecot: Dovecot,
     users: [String; 2],
 }
 

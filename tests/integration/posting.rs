@@ -59,8 +59,8 @@ fn watch(messages: usize) -> String {
 
 /// An account with tokens that is watched, and a notification server for it.
 struct PostingScene {
-    upstream: Scripted,
     deltapush: Deltapush,
+    upstream: Scripted,
     client: Client,
     commands: usize,
 }

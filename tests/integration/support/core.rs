@@ -44,6 +44,20 @@ pub(crate) struct Core {
 
 type Pending = Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>;
 
+/// Time for a killed core to be gone.
+const END: Duration = Duration::from_secs(2);
+
+impl Drop for Core {
+    /// Ends the core, and waits until it is gone: it connects to ports that another test may have next.
+    fn drop(&mut self) {
+        let _ = self.child.start_kill();
+        let deadline = Instant::now() + END;
+        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
 /// The id under which events are asked for, again and again.
 const EVENT_ID: u64 = 0;
 

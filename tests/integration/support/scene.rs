@@ -15,8 +15,9 @@ pub(crate) const QUIET: Duration = Duration::from_secs(3);
 /// One account behind one deltapush, with a notification server.
 pub(crate) struct DovecotScene {
     pub(crate) dovecot: &'static Dovecot,
-    pub(crate) notify: NotifyServer,
+    // It ends before the server that it posts to, whose port then belongs to another test.
     pub(crate) deltapush: Deltapush,
+    pub(crate) notify: NotifyServer,
     pub(crate) user: String,
 }
 
