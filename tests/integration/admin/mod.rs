@@ -7,10 +7,11 @@ mod metrics;
 mod page;
 
 use std::fs;
+use std::time::Duration;
 
 use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::Setup;
-use super::support::ports::ReservedPort;
+use super::support::ports::{ReservedPort, wait_for_port};
 use super::support::scene::DovecotScene;
 
 /// A deltapush with an admin listener.
@@ -26,6 +27,7 @@ fn wanted(port: &ReservedPort) -> String {
 
 impl Admin {
     fn of(deltapush: &Deltapush, port: ReservedPort) -> Self {
+        assert!(wait_for_port(port.number(), Duration::from_secs(40)), "{}", deltapush.log());
         // reqwest takes the process's default.
         let _ = deltapush::crypto::provider();
         let password = fs::read_to_string(deltapush.dir().join("state/admin.password")).unwrap();
