@@ -1,7 +1,7 @@
 //! Blanking a line of IMAP: word by word, string by string.
 
 use super::address;
-use super::names::Names;
+use super::names::{Names, SHORTEST_NUMBER};
 use super::vocabulary::{is_date, is_harmless, is_harmless_string};
 
 /// The position of a line in a response: a literal splits it.
@@ -10,6 +10,14 @@ pub(super) struct LinePosition {
     has_begun: bool,
     /// In a list of capabilities, which are nobody's names.
     capabilities: bool,
+    /// In the text of a status response or a note, or in a list of mailboxes: a long number there is no UID or size.
+    prose: bool,
+    /// In the response code before such a text.
+    code: bool,
+    /// The number of words between here and a string or a mailbox, which may consist of digits.
+    string_after: Option<usize>,
+    /// The number of words so far, up to three.
+    words: usize,
     depth: usize,
     /// ENVELOPE was the last word.
     envelope_follows: bool,
@@ -20,6 +28,28 @@ pub(super) struct LinePosition {
     /// The last string was `version`: what follows is no address of the network, even if it looks like one.
     version: bool,
 }
+
+/// Words that a string or a mailbox follows: search keys and commands.
+const STRING_NEXT: [&str; 16] = [
+    "FROM",
+    "TO",
+    "CC",
+    "BCC",
+    "SUBJECT",
+    "TEXT",
+    "BODY",
+    "KEYWORD",
+    "STATUS",
+    "SELECT",
+    "EXAMINE",
+    "CREATE",
+    "DELETE",
+    "RENAME",
+    "SUBSCRIBE",
+    "APPEND",
+];
+/// Words that a string or a mailbox follows after another word.
+const STRING_AFTER_NEXT: [&str; 3] = ["HEADER", "COPY", "MOVE"];
 
 /// The role of a string, if its place determines it.
 enum StringRole {
@@ -60,6 +90,49 @@ impl LinePosition {
         if self.envelope.is_some_and(|(own, _)| own == self.depth) {
             self.field();
         }
+    }
+
+    /// A word goes by.
+    fn word(&mut self, word: &str) {
+        let is = |known: &[&str]| known.iter().any(|known| known.eq_ignore_ascii_case(word));
+        self.words = self.words.saturating_add(1).min(3);
+        self.string_after = match self.string_after {
+            Some(between) if between > 0 => between.checked_sub(1),
+            _ if is(&STRING_NEXT) => Some(0),
+            _ if is(&STRING_AFTER_NEXT) => Some(1),
+            _ => None,
+        };
+        // A list of capabilities begins a response or a response code: elsewhere it is a word like others.
+        self.capabilities |= is(&["CAPABILITY"]) && (self.code || self.words == 2 && !self.prose);
+        self.prose |= self.words <= 2
+            && (is(&["OK", "NO", "BAD", "BYE", "PREAUTH", "LIST", "LSUB"]) || word == "+");
+    }
+
+    /// A delimiter goes by.
+    fn delimiter(&mut self, delimiter: char) {
+        match delimiter {
+            '(' => self.open(),
+            ')' => self.close(),
+            '[' if self.prose && self.words == 2 && self.has_begun => self.code = true,
+            ']' => (self.capabilities, self.code) = (false, false),
+            _ => {}
+        }
+        if delimiter != ' ' {
+            self.string_after = None;
+        }
+    }
+
+    /// Reports if the word is a number that may be somebody's: too long for its place, or with a zero in front.
+    fn is_long_number_of_a_person(&self, word: &str) -> bool {
+        let digits = word.bytes().filter(u8::is_ascii_digit).count();
+        let is_number = word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        // A response code begins with a name.
+        let is_in_code = self.code && self.words > 2;
+        let is_elsewhere = self.prose && !is_in_code || self.string_after == Some(0);
+        is_number
+            && digits >= SHORTEST_NUMBER
+            && !is_address(word)
+            && (is_elsewhere || is_digits(word) && word.starts_with('0'))
     }
 
     fn place(&self) -> StringRole {
@@ -104,26 +177,24 @@ pub(super) fn blank(names: &mut Names, context: &mut LinePosition, text: &[u8]) 
             _ => rest.split_at(rest.find(is_delimiter).unwrap_or(rest.len())),
         };
         rest = after;
-        match piece {
-            "(" => context.open(),
-            ")" => context.close(),
-            "]" => context.capabilities = false,
-            _ if is_delimiter(first) => {}
-            word => {
-                let is_first = !std::mem::replace(&mut context.has_begun, true);
-                let is_tag = is_first && is_tag(word) && names.known(word).is_none();
-                context.envelope_follows = word.eq_ignore_ascii_case("ENVELOPE");
-                context.field();
-                if is_tag || context.capabilities && !word.contains(['@', '.', ':']) {
-                    out.push_str(word);
-                } else {
-                    push_word(&mut out, names, word, true);
-                }
-                context.capabilities |= word.eq_ignore_ascii_case("CAPABILITY");
-                continue;
-            }
+        if is_delimiter(first) {
+            context.delimiter(first);
+            out.push_str(piece);
+            continue;
         }
-        out.push_str(piece);
+        let is_first = !std::mem::replace(&mut context.has_begun, true);
+        let is_tag = is_first && is_tag(piece) && names.known(piece).is_none();
+        let is_capability = context.capabilities && is_capability(piece);
+        context.envelope_follows = piece.eq_ignore_ascii_case("ENVELOPE");
+        context.field();
+        if is_tag || is_capability && names.known(piece).is_none() {
+            out.push_str(piece);
+        } else if context.is_long_number_of_a_person(piece) {
+            out.push_str(&names.word(piece));
+        } else {
+            push_word(&mut out, names, piece, true);
+        }
+        context.word(piece);
     }
     out.into_bytes()
 }
@@ -131,7 +202,8 @@ pub(super) fn blank(names: &mut Names, context: &mut LinePosition, text: &[u8]) 
 /// An event in deltapush's own words.
 pub(super) fn blank_note(names: &mut Names, words: &str) -> String {
     // No word of it is a tag.
-    let mut context = LinePosition { has_begun: true, ..LinePosition::default() };
+    let mut context =
+        LinePosition { has_begun: true, prose: true, words: 3, ..LinePosition::default() };
     String::from_utf8_lossy(&blank(names, &mut context, words.as_bytes())).into_owned()
 }
 
@@ -172,6 +244,12 @@ fn is_delimiter(character: char) -> bool {
             | '\r'
             | '\n'
     )
+}
+
+/// A name of a capability, which is nobody's: no address, and no number of a person.
+fn is_capability(word: &str) -> bool {
+    let digits = word.bytes().filter(u8::is_ascii_digit).count();
+    !word.contains(['@', '.', ':']) && digits < SHORTEST_NUMBER
 }
 
 /// A tag, or another word that may begin a line and is of the client's making.
@@ -285,7 +363,7 @@ fn push_core(out: &mut String, names: &mut Names, word: &str, vocabulary: bool) 
     {
         return out.push_str(&format!("{}:{port}", names.host(host)));
     }
-    if is_numbers_of_the_protocol(word) {
+    if is_punctuation(word) || vocabulary && is_numbers_of_the_protocol(word) {
         return out.push_str(word);
     }
     let separators = ['/', '.', '-', '_', ':', '|', '\\', '$', '&', '%', '*', '+'];
@@ -322,14 +400,11 @@ fn is_numbers_of_the_protocol(word: &str) -> bool {
         let (numbers, name) = word.rsplit_once('.').unwrap_or_default();
         ["MIME", "HEADER", "TEXT"].contains(&name) && numbers.split('.').all(is_digits)
     };
-    let is_punctuation = || word.bytes().all(|byte| byte.is_ascii_punctuation());
-    is_of(b",:*")
-        || is_of(b".")
-        || is_of(b"%")
-        || is_zone()
-        || is_date(word)
-        || is_part()
-        || is_punctuation()
+    is_of(b",:*") || is_of(b".") || is_of(b"%") || is_zone() || is_date(word) || is_part()
+}
+
+fn is_punctuation(word: &str) -> bool {
+    word.bytes().all(|byte| byte.is_ascii_punctuation())
 }
 
 fn is_digits(text: &str) -> bool {

@@ -54,6 +54,10 @@ impl Names {
         if word.len() < SHORTEST_NUMBER && word.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
+        // `*` is a user in a URL of IMAP, and begins most lines.
+        if !word.chars().any(char::is_alphanumeric) {
+            return None;
+        }
         let word = word.to_lowercase();
         let user = self.users.get(&word).map(|number| format!("user{number}"));
         user.or_else(|| self.hosts.get(&word).map(|number| format!("host{number}.example")))

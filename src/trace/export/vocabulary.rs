@@ -46,7 +46,7 @@ connecting connection connections connects contact context corrupted could count
 delayed denied deltapush did disabled disconnected disconnecting do does done due during dropped each empty enabled encrypted
 encryption end ended ending ends error errors established exceeded exist exists expected expired external failed failure few
 finished first flag flags folder folders follow for forbidden format found from full get given go goes gone good goodbye greeting
-had handshake has have here hold host hour hours how however id if in inactive inactivity incorrect internal into invalid is it
+had handshake has have here highest hold host hour hours how however id if in inactive inactivity incorrect internal into invalid is it
 its itself just key known later length less limit limits line lines literal local lock locked logged logging login logins logout
 long lost mail mailbox mailboxes many match maximum mechanism mechanisms message messages method min minutes missing mode moment
 more ms must name names network never new next no none not nothing notify now number of off ok on one only open opened
@@ -61,7 +61,7 @@ upstream use used user username users using utf valid value values verify versio
 web well what when where which while who why will with within without word words work working write writing wrong yes you your
 accepts allows among anything arrive broke capabilities flight got incomplete neither nevertheless newer public shows slot
 took uncompressed validated yields
-idling idle hang tight app ask correctly restarting runs whoever certificates browser proof leads authority needed place page hear heard browsers evicted
+idling idle hang tight app ask correctly restarting runs certificates browser proof leads authority needed place page hear heard browsers evicted
 dovecot cyrus courier stalwart gimap gmail google exchange microsoft outlook yahoo debian ubuntu postfix apache james
 zimbra hmail mdaemon openxchange coremail delta deltachat chat chatmail k-9 thunderbird mozilla apple iphone linux android
 mon tue wed thu fri sat sun jan feb mar apr may jun jul aug sep oct nov dec gmt utc est edt pst pdt cet cest
