@@ -23,7 +23,7 @@ use super::address::is_public;
 const QUESTION: Duration = Duration::from_secs(3);
 const ATTEMPTS: usize = 2;
 /// A look-up as a whole.
-const LOOKUP: Duration = Duration::from_secs(10);
+pub(super) const LOOKUP: Duration = Duration::from_secs(10);
 /// Look-ups at once; further ones wait for their turn, no longer than a look-up may take.
 const AT_ONCE: usize = 512;
 /// Answers that are remembered.

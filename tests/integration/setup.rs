@@ -499,3 +499,21 @@ async fn init_says_what_to_do_where_nothing_is_found() {
     assert!(text(&refused.stdout).contains("Trying the usual names"), "{}", text(&refused.stdout));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was written");
 }
+
+#[tokio::test]
+async fn init_tells_a_silent_dns_server_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (path, address) = (folder.path().to_owned(), silent.local_addr().unwrap().to_string());
+    let run = move || {
+        deltapush(
+            &path,
+            &["init", "you@nowhere.test", "--dns", &address, "--hostname", "localhost"],
+            "",
+        )
+    };
+    let refused = tokio::task::spawn_blocking(run).await.unwrap();
+    assert_eq!(refused.status.code(), Some(69), "{}", text(&refused.stdout));
+    let told = text(&refused.stderr);
+    assert!(told.contains("DNS gives no answer") && told.contains("--dns ADDRESS:PORT"), "{told}");
+}

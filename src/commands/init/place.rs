@@ -112,9 +112,9 @@ pub(super) fn decide(facts: &Facts, mut port: impl FnMut(IpAddr, u16) -> Port) -
     let imaps = imaps?;
     let hostname = facts.hostname.clone();
     if facts.is_local() {
-        notes.push(
-            "Phones cannot reach this address: give a public host name with --hostname.".to_owned(),
-        );
+        notes.push(format!(
+            "Phones cannot reach {hostname}: give a public host name with --hostname."
+        ));
         return Some(InitPlan {
             hostname,
             address,

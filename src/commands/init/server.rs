@@ -217,6 +217,9 @@ fn no_server_because(domain: &str, causes: &[FailureCause]) -> String {
         () if all(FailureCause::NoNetwork) => {
             "this machine has no way to these addresses: it is offline"
         }
+        () if all(FailureCause::NameUnknown) => {
+            "DNS knows none of the usual names: check the domain of the address"
+        }
         () => "no mail server answered at any of the usual names",
     };
     format!("no mail server was found for {domain}: {why}")
@@ -291,7 +294,7 @@ pub(super) async fn look(
     let scheme = server.endpoint.security.scheme();
     say(&format!("Connecting to {scheme}://{} …", server.endpoint));
     let before = probe::capabilities(&upstreams, &server.endpoint, &trust, reach).await;
-    let before = before.map_err(|error| unreachable(&error, server))?;
+    let before = before.map_err(|error| unreachable(&error, server, options.upstream.is_some()))?;
     let Some(password) = password else {
         show_capabilities(&before, CapabilitySource::Before, server, say);
         return Ok(());
@@ -313,7 +316,7 @@ fn show_capabilities(
     }
 }
 
-fn unreachable(error: &ConnectError, server: &FoundServer) -> CommandError {
+fn unreachable(error: &ConnectError, server: &FoundServer, is_given: bool) -> CommandError {
     let cure = match FailureCause::of(error) {
         Some(FailureCause::Untrusted) => {
             "if your own authority issued its certificate, name that authority with --ca FILE (or --ca system)"
@@ -325,6 +328,7 @@ fn unreachable(error: &ConnectError, server: &FoundServer) -> CommandError {
         Some(FailureCause::Expired) => {
             "its operator has to renew the certificate; check also the clock of this machine"
         }
+        _ if is_given => "check the name and the port in --upstream",
         _ => "if the mailbox is on another server, add --upstream imaps://imap.example.org",
     };
     Fault::Unavailable.because(format!("{}: {error}; {cure}", server.endpoint))
@@ -366,14 +370,15 @@ async fn log_in(
                 say(&format!("The login as {name} failed: {}", sentence(&error.to_string())));
                 refusal = Some(error);
             }
-            Err(error) => return Err(unreachable(&error, server)),
+            Err(error) => return Err(unreachable(&error, server, options.upstream.is_some())),
         }
     }
     let hint = server.provider.map(|provider| provider.hint).filter(|hint| !hint.is_empty());
     let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
     let why = refusal.map(|error| error.to_string()).unwrap_or_default();
     Err(Fault::Usage.because(format!(
-        "{why}{hint}; try again with the correct password, or without one to skip the login"
+        "{}{hint}; try again with the correct password, or without one to skip the login",
+        why.trim_end_matches('.')
     )))
 }
 
@@ -429,6 +434,8 @@ mod tests {
         assert!(no_server_because("example.org", &names).contains("--ca FILE"));
         let offline = [FailureCause::DnsSilent; 3];
         assert!(no_server_because("example.org", &offline).contains("offline"));
+        let misspelled = [FailureCause::NameUnknown; 3];
+        assert!(no_server_because("example.org", &misspelled).contains("check the domain"));
         let private = [FailureCause::DnsSilent, FailureCause::Refused];
         assert!(!no_server_because("example.org", &private).contains("offline"));
     }
