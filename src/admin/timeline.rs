@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::format::{answer, delay, short_hash};
+use super::format::{answer, counted, delay, short_hash};
 use super::report::AccountReport;
 use crate::telemetry::history::{HistoryEntry, HistoryTime, Timeline, WatchNote, What};
 use crate::telemetry::{Pause, PostResult};
@@ -81,14 +81,15 @@ pub(super) fn events(timeline: &Timeline) -> Vec<Happened> {
     links.iter().map(|link| chain.describe(link, timeline)).collect()
 }
 
-/// Puts new mail before its POST, which begins while the disk still writes: nobody asks in which order these two ended.
+/// Puts new mail before its POST, or before the pause that the POST waits for: both begin while the disk still writes, and nobody
+/// asks in which order these ended.
 fn noted_before_posted(links: &mut [Link<'_>]) {
     let mut post: Option<usize> = None;
     for index in 0..links.len() {
         let Some(link) = links.get(index) else { return };
         match link.kind {
             TimelineKind::Judged => post = None,
-            TimelineKind::Post => post = post.or(Some(index)),
+            TimelineKind::Post | TimelineKind::Waits => post = post.or(Some(index)),
             TimelineKind::Noticed => {
                 if let Some(first) = post.take()
                     && let Some(at) = links.get(first).map(|link| link.at)
@@ -249,8 +250,11 @@ impl Chain {
         first: bool,
         skipped: u16,
     ) -> (Option<u64>, String) {
-        let more =
-            if skipped > 0 { format!(" (and {skipped} times in between)") } else { String::new() };
+        let more = if skipped > 0 {
+            format!(" (and {} in between)", counted(skipped.into(), "time"))
+        } else {
+            String::new()
+        };
         let Some(device) = device else {
             return (None, format!("a client without a token connected (session {session}){more}"));
         };

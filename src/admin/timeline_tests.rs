@@ -100,6 +100,28 @@ async fn pass(milliseconds: u64) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn news_come_before_the_pause_that_they_lead_to() {
+    let scene = TimelineScene::new();
+    pass(1000).await;
+    let (account, mailbox) = (&scene.account, "INBOX");
+    let since = Some(Instant::now().into_std());
+    scene.record(&TelemetryEvent::Judged { account, mailbox, uid: 42, skipped: None });
+    pass(8).await;
+    // The notifier hears of the news before the watch has heard that they are stored.
+    scene.record(&TelemetryEvent::Waits {
+        accounts: &[account],
+        token: &scene.token,
+        pause: Pause::Coalescing,
+        next: Duration::from_secs(8),
+    });
+    scene.record(&TelemetryEvent::Noticed { account, mailbox, announce: true, since });
+    let kinds: Vec<_> = scene.kinds().into_iter().map(|(kind, _)| kind).skip(2).collect();
+    let wanted =
+        [TimelineKind::News, TimelineKind::Judged, TimelineKind::Noticed, TimelineKind::Waits];
+    assert_eq!(kinds, wanted);
+}
+
+#[tokio::test(start_paused = true)]
 async fn message_is_told_from_the_news_to_the_fetch() {
     let scene = TimelineScene::new();
     scene.comes(1);
