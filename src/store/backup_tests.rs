@@ -76,7 +76,7 @@ async fn nothing_is_overwritten_and_nothing_is_left_behind() {
         .unwrap();
     assert!(matches!(
         backup(&settings, &directory.path().join("other")),
-        Err(OpenError::Database(_))
+        Err(OpenError::Damaged { .. })
     ));
     let left: Vec<_> =
         fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

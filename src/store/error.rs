@@ -175,7 +175,13 @@ impl StoreError {
 
 impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> Self {
-        if is_full(&error) { Self::DiskFull } else { Self::Database(error) }
+        match error.sqlite_error_code() {
+            _ if is_full(&error) => Self::DiskFull,
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                Self::Damaged { what: error.to_string() }
+            }
+            _ => Self::Database(error),
+        }
     }
 }
 
