@@ -104,11 +104,11 @@ own_lines! {
     /// The state could not be written.
     NOT_STORED = "NO [UNAVAILABLE] The device token cannot be stored at the moment. Try again later.";
     /// `limits.accounts` is reached.
-    NO_MORE_ACCOUNTS = "NO [LIMIT] This server takes no more accounts. Ask whoever runs it.";
+    NO_MORE_ACCOUNTS = "NO [LIMIT] This server takes no more accounts. Ask its operator.";
     /// `limits.new_accounts_per_address` is reached.
     TOO_MANY_NEW_ACCOUNTS = "NO [LIMIT] Too many new accounts came from your network. Try again tomorrow.";
     /// The share of one mail server in `limits.accounts` is reached.
-    NO_MORE_AT_UPSTREAM = "NO [LIMIT] This server takes no more accounts of your mail server. Ask whoever runs it.";
+    NO_MORE_AT_UPSTREAM = "NO [LIMIT] This server takes no more accounts of your mail server. Ask its operator.";
 }
 
 /// The same as an untagged response.

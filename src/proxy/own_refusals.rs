@@ -60,7 +60,7 @@ impl OwnRefusal {
             }
             ConnectError::Unreachable(_) => "The mail server cannot be reached. Try again later.",
             ConnectError::Tls(_) | ConnectError::Login(LoginError::NoStartTls) => {
-                "There is no secure connection to the mail server. Ask whoever runs this server."
+                "There is no secure connection to the mail server. Ask the operator of this server."
             }
             ConnectError::Broken(_) => "The mail server broke off the connection. Try again later.",
             ConnectError::TimedOut(_) => "The mail server did not answer in time. Try again later.",
@@ -68,14 +68,14 @@ impl OwnRefusal {
                 "The mail server for this address cannot be found at the moment. Try again later."
             }
             ConnectError::NotFound(DiscoveryError::Unusable(_)) => {
-                "The mail server for this address cannot be found. Ask whoever runs this server."
+                "The mail server for this address cannot be found. Ask the operator of this server."
             }
             ConnectError::NotFound(DiscoveryError::Absent(_) | DiscoveryError::NotOffered(_)) => {
                 "There is no mail server for this address. Check the address."
             }
             ConnectError::NoPermit => return Self::OthersFirst,
             ConnectError::TooMuch | ConnectError::Injected | ConnectError::Login(_) => {
-                "The mail server gave an answer that cannot be used. Ask whoever runs this server."
+                "The mail server gave an answer that cannot be used. Ask the operator of this server."
             }
         })
     }
@@ -115,14 +115,14 @@ impl fmt::Display for OwnRefusal {
                 write!(f, "The mail server has refused this password. Correct it, or try again in {}.", in_words(*wait))
             }
             Self::Invented => {
-                f.write_str("There is no account with this name here. If it is yours, ask whoever runs this server.")
+                f.write_str("There is no account with this name here. If it is yours, ask the operator of this server.")
             }
             Self::OthersFirst => {
                 f.write_str("Many people log in to this mail server at the moment. Try again in a minute.")
             }
-            Self::NotAllowed => f.write_str("This address may not be used here. Ask whoever runs this server."),
+            Self::NotAllowed => f.write_str("This address may not be used here. Ask the operator of this server."),
             Self::NoRoute => f.write_str(
-                "This server is not set up for this address. Check the address, or ask whoever runs this server.",
+                "This server is not set up for this address. Check the address, or ask the operator of this server.",
             ),
             Self::OtherDomain => f.write_str("The login name and the mailbox are not of the same domain."),
             Self::LongName(most) => write!(f, "This login name is too long. It may have {most} bytes."),
@@ -132,7 +132,7 @@ impl fmt::Display for OwnRefusal {
             }
             Self::Unavailable(words) => f.write_str(words),
             Self::Bye(words) => write!(f, "The mail server closed the connection: {}", sentence(words)),
-            Self::Complaint(words) => write!(f, "The mail server does not let you in. It says: {}", sentence(words)),
+            Self::Complaint(words) => write!(f, "The mail server does not let you in: {}", sentence(words)),
             Self::NoMechanism(offered) => write!(f, "The mail server offers {}", sentence(offered)),
             Self::TooManyTries => f.write_str("Too many logins failed in this connection. Check the password."),
             Self::TookTooLong => f.write_str("The login took too long. Try again."),

@@ -339,7 +339,7 @@ async fn scram_exchange_can_fail_and_be_broken_off() {
         (
             format!("{start}C: eA==\nS: + %%\nEOF"),
             "eA==",
-            "c1 NO [UNAVAILABLE] The mail server gave an answer that cannot be used. Ask whoever runs this server.",
+            "c1 NO [UNAVAILABLE] The mail server gave an answer that cannot be used. Ask the operator of this server.",
         ),
     ] {
         let client: Vec<_> = said

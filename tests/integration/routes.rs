@@ -295,7 +295,7 @@ async fn autoconfig_that_cannot_be_used_is_named_with_its_line() {
         let said = log_in(&deltapush, "alice@lab.test").await;
         assert!(
             said.ends_with(
-                "The mail server for this address cannot be found. Ask whoever runs this server."
+                "The mail server for this address cannot be found. Ask the operator of this server."
             ),
             "{said}"
         );
@@ -477,7 +477,7 @@ async fn only_those_who_are_allowed_come_in() {
     let said = log_in(&deltapush, "alice@else.test").await;
     assert_eq!(
         said,
-        "NO [AUTHORIZATIONFAILED] This address may not be used here. Ask whoever runs this server."
+        "NO [AUTHORIZATIONFAILED] This address may not be used here. Ask the operator of this server."
     );
     assert_eq!(server.connections(), 0);
     assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));

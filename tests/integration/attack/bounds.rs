@@ -63,7 +63,7 @@ async fn new_account_beyond_the_limit_is_refused_with_words_and_known_ones_never
     for user in &users[..2] {
         assert!(hands_over(&scene.deltapush, user, PASSWORD, "openpgp:x").await.starts_with("OK"));
     }
-    let refused = "NO [LIMIT] This server takes no more accounts. Ask whoever runs it.";
+    let refused = "NO [LIMIT] This server takes no more accounts. Ask its operator.";
     for _ in 0..2 {
         assert_eq!(hands_over(&scene.deltapush, &users[2], PASSWORD, "openpgp:x").await, refused);
     }
