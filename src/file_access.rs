@@ -1,5 +1,5 @@
-//! Refused access to a file, explained: its owner and mode, the user of this process, and the remedy. For errors that an
-//! operator reads.
+//! Refused access to a file or a port, explained: owner and mode of the file, the user of this process, and the remedy. For errors
+//! that an operator reads.
 
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -24,6 +24,20 @@ const COPY_OF_CERTBOT: &str = "let certbot copy it: \"From certbot\" in docs/cer
 
 /// The folder of certbot.
 const CERTBOT: &str = "/etc/letsencrypt";
+
+/// The remedy for an address that cannot be opened.
+pub(crate) fn listen_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there (`ss -ltnp` names it), or systemd does, for a socket unit of deltapush"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "only root and programs with CAP_NET_BIND_SERVICE may open a port below 1024; deltapush.service has it"
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine does not have the address",
+        _ => "see the error",
+    }
+}
 
 /// The text of an I/O error at `path`, with the cause and the remedy where the operating system refused access. Blocks on the
 /// file's metadata.

@@ -141,7 +141,7 @@ async fn follow(mut hangup: Signal, cli: Cli, log: LogHandle, reloader: Reloader
             Ok(Ok(config)) => follow_one(config, &log, &reloader).await,
             Ok(Err(error)) => {
                 warn!(
-                    "the new configuration is not valid, deltapush keeps the previous one:\n{}",
+                    "the new configuration is not valid, deltapush keeps the previous one: {}",
                     error_text(&error)
                 )
             }

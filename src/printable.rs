@@ -26,6 +26,12 @@ pub(crate) fn push_printable(out: &mut String, text: &str) {
     }
 }
 
+/// A number and what is counted, in the singular or the plural: `1 account`, `2 accounts`.
+#[must_use]
+pub(crate) fn counted(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -53,7 +53,7 @@ const PUSH_GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// A listener's address cannot be opened.
-    #[error("cannot listen on {address}: {error}; is it in use, or does the port need privileges?")]
+    #[error("cannot listen on {address}: {error}; {}", crate::file_access::listen_remedy(error))]
     Listen {
         /// The address.
         address: std::net::SocketAddr,
@@ -233,8 +233,8 @@ impl Server {
         listeners: Vec<BoundListener>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), RunError> {
-        raise_file_limit(&self.config, self.registry.len());
         introduce(&self.config, &listeners, &self.tls, &self.registry);
+        raise_file_limit(&self.config, self.registry.len());
         let Self {
             config: Config { startup, live },
             tls,

@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
-use super::format::{answer, delay, short_hash};
+use super::format::{answer, counted, delay, short_hash};
 use super::question::{LONGEST_WAIT, TaskProgress};
 use super::reply::{reply_no, reply_ok};
 use super::status::Reporter;
@@ -33,9 +33,10 @@ pub(super) async fn forget(
         Ok(()) => {
             info!(%account, upstream = %account.upstream, devices, "account erased by the operator's command");
             let words = format!(
-                "{account} at {} is erased: {devices} tokens, its stored credentials and its watch. A device that \
+                "{account} at {} is erased: {}, its stored credentials and its watch. A device that \
                  still uses this account registers again with its next login\n",
-                account.upstream
+                account.upstream,
+                counted(devices as u64, "token")
             );
             reply_ok(stream, &words).await
         }

@@ -73,12 +73,17 @@ impl ControlServer {
         let (registry, server) = (self.reporter.registry(), named.server.as_deref());
         lookup::find(registry.names(), &named.name, server).map_err(|unknown| {
             let tokenless = registry.tokenless_accounts().into_iter().map(|found| found.account);
-            match lookup::find(tokenless.collect(), &named.name, server) {
+            let tokenless: Vec<AccountId> = tokenless.collect();
+            match lookup::find(tokenless.clone(), &named.name, server) {
                 Ok(account) => format!(
                     "{account} has no device: a client logged in, and handed over no push token. Delta Chat Desktop, Delta \
                      Chat from F-Droid and other mail programs have none"
                 ),
-                Err(_) => unknown,
+                // A similar name may be among these accounts, too.
+                Err(_) => {
+                    let all = registry.names().into_iter().chain(tokenless).collect();
+                    lookup::find(all, &named.name, server).err().unwrap_or(unknown)
+                }
             }
         })
     }

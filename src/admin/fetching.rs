@@ -1,6 +1,6 @@
 //! Describes which messages wake an account's devices, and the evidence of what their apps fetch.
 
-use super::format::{date, timestamp};
+use super::format::{counted, date, timestamp};
 use crate::config::Messages;
 use crate::store::{FetchHabit, Fetches, TokenStatus};
 
@@ -33,7 +33,8 @@ pub(super) fn evidence(habit: &FetchHabit) -> String {
     match habit.fetches() {
         Some(Fetches::EncryptedOnly) => {
             format!(
-                "its app fetches encrypted messages only: it did not fetch unencrypted ones of {senders} senders, last {}",
+                "its app fetches encrypted messages only: it did not fetch unencrypted ones of {}, last {}",
+                counted(senders as u64, "sender"),
                 time(habit.left)
             )
         }
@@ -42,7 +43,8 @@ pub(super) fn evidence(habit: &FetchHabit) -> String {
         }
         None if senders > 0 => {
             format!(
-                "its app did not fetch unencrypted messages of {senders} senders, last {}; deltapush is certain after 3",
+                "its app did not fetch unencrypted messages of {}, last {}; deltapush is certain after 3",
+                counted(senders as u64, "sender"),
                 time(habit.left)
             )
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub(crate) use crate::printable::counted;
 use crate::store::UnixTime;
 use crate::telemetry::PostResult;
 
@@ -28,12 +29,6 @@ pub fn answer(result: PostResult) -> String {
 #[must_use]
 pub fn short_hash(device: u32) -> String {
     format!("{device:08x}")
-}
-
-/// A number and what is counted, in the singular or the plural: `1 account`, `2 accounts`.
-#[must_use]
-pub fn counted(number: u64, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 /// A duration in whole seconds: `12d 4h 3m 2s`.

@@ -168,7 +168,9 @@ fn head(report: &StatusReport) -> String {
             tame(&erased.reason)
         );
     }
-    if report.accounts.len() < counts.accounts {
+    if report.accounts.is_empty() && counts.accounts > 0 {
+        text.push_str("no account with a device has this name or server\n");
+    } else if report.accounts.len() < counts.accounts {
         let follow = if report.accounts.len() == 1 { "follows" } else { "follow" };
         let _ = writeln!(text, "{} of these accounts {follow}", report.accounts.len());
     }
@@ -182,7 +184,7 @@ fn push_servers(text: &mut String, report: &StatusReport) {
             (limited.failed, rounded(Duration::from_secs(limited.within_seconds)));
         let _ = writeln!(
             text,
-            "{}: {} failed there within {within} (limit {}): deltapush refuses logins of unknown accounts until {}; \
+            "{}: {} failed there within {within} (limit {} for unknown accounts): deltapush refuses their logins until {}; \
              see limits.failed_logins",
             tame(&limited.server),
             counted(failed as u64, "login"),
@@ -401,9 +403,9 @@ fn device_line(device: &DeviceReport, now: Timestamp) -> String {
     if let Some(quarantine) = &device.quarantine {
         let _ = write!(
             line,
-            "; in quarantine since {} (410, {} times), tried again with new mail {}",
+            "; in quarantine since {} (410, {}), tried again with new mail {}",
             moment(quarantine.since),
-            quarantine.answers,
+            counted(quarantine.answers.into(), "time"),
             if quarantine.until > now {
                 format!("after {}", moment(quarantine.until))
             } else {

@@ -18,6 +18,7 @@ use super::text::Renderer;
 use crate::account::AccountId;
 use crate::config::{TraceFiles, TraceFormat};
 use crate::file_access::explain;
+use crate::printable::counted;
 
 /// Files that are open at once.
 const MAX_OPEN: usize = 64;
@@ -96,7 +97,7 @@ impl TraceFolder {
     fn report_dropped(&mut self, dropped: &mut Option<Record>) {
         if let Some(record) = dropped.take() {
             if let TraceEntry::Dropped(lines) = record.entry {
-                warn!("{lines} lines of the trace were dropped: the disk is too slow for it");
+                warn!("the trace has lost {}: the disk is too slow for it", counted(lines, "line"));
             }
             self.write(&record);
         }

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::record::{LinePart, Record, TraceEntry};
 use super::{Mark, Speaker};
-use crate::printable::push_printable;
+use crate::printable::{counted, push_printable};
 
 /// Writes lines for a person.
 #[derive(Debug, Default)]
@@ -95,7 +95,9 @@ impl Renderer {
             TraceEntry::Dropped(lines) => {
                 let _ = write!(
                     out,
-                    " {ours}-- {lines} lines were dropped here: the reader is too slow{none}"
+                    " {ours}-- {} {} dropped here: the reader is too slow{none}",
+                    counted(*lines, "line"),
+                    if *lines == 1 { "was" } else { "were" }
                 );
             }
         }

@@ -189,7 +189,7 @@ async fn strangers_use_up_their_part_and_the_owner_gets_in_after_a_restart() {
         }
         let status = scene.deltapush.status();
         let told = format!(
-            "localhost:{}: 2 logins failed there within 10m (limit 2)",
+            "localhost:{}: 2 logins failed there within 10m (limit 2 for unknown accounts)",
             scene.dovecot.imaps
         );
         assert!(status.contains(&told), "{status}");

@@ -9,7 +9,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use super::super::{CommandError, Fault};
 use crate::admin::control;
 use crate::config::{Config, ListenerTls};
-use crate::file_access;
+use crate::file_access::{self, listen_remedy};
 
 /// The port to which an authority connects to validate a name (RFC 8737 section 3).
 const ACME_PORT: u16 = 443;
@@ -52,17 +52,7 @@ impl Obstacles {
 
 fn port_problem(address: SocketAddr) -> Option<String> {
     let error = TcpListener::bind(address).err()?;
-    let cure = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another program listens there (`ss -ltnp` names it), or systemd does, for a socket unit of deltapush"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "only root and programs with CAP_NET_BIND_SERVICE may open a port below 1024; deltapush.service has it"
-        }
-        io::ErrorKind::AddrNotAvailable => "this machine does not have the address",
-        _ => "see the error",
-    };
-    Some(format!("cannot listen on {address}: {error}; {cure}"))
+    Some(format!("cannot listen on {address}: {error}; {}", listen_remedy(&error)))
 }
 
 /// The folders that deltapush writes, with their use.
@@ -73,7 +63,7 @@ fn folders(config: &Config) -> Vec<(&'static str, PathBuf)> {
         folders.push(("certificate.directory", certificate.directory.clone()));
     }
     if let Some(files) = &config.live.trace.files {
-        folders.push(("trace.files", files.directory.clone()));
+        folders.push(("trace.directory", files.directory.clone()));
     }
     folders
 }

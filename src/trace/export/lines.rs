@@ -131,7 +131,7 @@ impl LinePosition {
         let is_elsewhere = self.prose && !is_in_code || self.string_after == Some(0);
         is_number
             && digits >= SHORTEST_NUMBER
-            && !is_address(word)
+            && !is_address(word.trim_end_matches('.'))
             && (is_elsewhere || is_digits(word) && word.starts_with('0'))
     }
 
