@@ -42,6 +42,7 @@ use crate::tls::client::{TrustError, https_roots};
 use crate::tls::server::{ServerTls, ServerTlsError};
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
+use crate::upstream::dns::HttpDns;
 
 /// Time limit for sessions to end after the start of a shutdown.
 const GRACE: Duration = Duration::from_secs(5);
@@ -282,7 +283,11 @@ impl Server {
         }
         tasks.spawn(keep_known(proxy.clone(), stop.clone()));
         tasks.spawn(reload::keep_current(Arc::clone(&tls.certificates), stop.clone()));
-        tasks.spawn(acme::keep_issued(tls.certificates, tls.challenges, stop.clone()));
+        let services = acme::OrderServices {
+            challenges: tls.challenges,
+            resolver: Arc::new(HttpDns::of_system()),
+        };
+        tasks.spawn(acme::keep_issued(tls.certificates, services, stop.clone()));
         tasks.spawn(upkeep(registry.clone(), stop.clone()));
         tasks.spawn(keep_known_logins(gate, registry.clone(), stop.clone()));
         let stop_pushing = CancellationToken::new();

@@ -269,6 +269,15 @@ pub struct HttpDns {
     pub reach: Reach,
 }
 
+impl HttpDns {
+    /// The servers of the system and `/etc/hosts`, for names that the operator wrote. Takes the place of the C library's look-up,
+    /// which loads shared libraries of the system: a static program must not.
+    #[must_use]
+    pub fn of_system() -> Self {
+        Self { dns: Arc::new(DnsResolver::new(None)), reach: Reach::Anywhere }
+    }
+}
+
 impl reqwest::dns::Resolve for HttpDns {
     fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
         let Self { dns, reach } = self.clone();

@@ -1,11 +1,13 @@
 //! The connection to the notification server: when a POST may use it, and when it is replaced by a new one.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Client, Version, redirect};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::rustls::ClientConfig;
+
+use crate::upstream::dns::HttpDns;
 
 /// Time after an answer in which the connection counts as open. The library keeps an idle connection for 90 s.
 const WARM: Duration = Duration::from_secs(60);
@@ -28,6 +30,7 @@ const ACKNOWLEDGED_IN: Duration = Duration::from_secs(10);
 pub(super) struct Recipe {
     pub(super) tls: ClientConfig,
     pub(super) user_agent: String,
+    pub(super) dns: HttpDns,
     /// True to use a proxy that the environment names.
     pub(super) proxied: bool,
 }
@@ -36,6 +39,7 @@ impl Recipe {
     fn build(&self) -> reqwest::Result<Client> {
         let builder = Client::builder()
             .user_agent(&self.user_agent)
+            .dns_resolver(Arc::new(self.dns.clone()))
             .tls_backend_preconfigured(self.tls.clone())
             .redirect(redirect::Policy::none())
             // The library's own retries would come on top of the one that the caller makes.
@@ -154,7 +158,13 @@ mod tests {
 
     fn connection() -> HttpConnection {
         let tls = client_config(https_roots(None).unwrap()).unwrap();
-        HttpConnection::new(Recipe { tls, user_agent: "test".into(), proxied: false }).unwrap()
+        HttpConnection::new(Recipe {
+            tls,
+            user_agent: "test".into(),
+            dns: HttpDns::of_system(),
+            proxied: false,
+        })
+        .unwrap()
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,6 +27,7 @@ use super::schedule::{PostAnswer, TransientFailure};
 use crate::causes::with_causes;
 use crate::config::Contact;
 use crate::secret::DeviceToken;
+use crate::upstream::dns::HttpDns;
 
 /// Silence after which an HTTP/1.1 connection that was used before counts as dead; half the POST's limit if that is less.
 const HTTP1_SILENCE: Duration = Duration::from_secs(15);
@@ -72,8 +73,8 @@ impl Poster {
     ) -> Result<Self, ClientError> {
         // Plain HTTP is for this machine (the configuration allows nothing else), where no proxy stands between.
         let proxied = url.scheme() != "http";
-        let recipe =
-            Recipe { tls: client_config(roots)?, user_agent: user_agent(contact), proxied };
+        let (tls, user_agent) = (client_config(roots)?, user_agent(contact));
+        let recipe = Recipe { tls, user_agent, dns: HttpDns::of_system(), proxied };
         let connection = Arc::new(HttpConnection::new(recipe)?);
         Ok(Self { url, connection, bodies: Arc::new(Semaphore::new(MAX_BODIES)) })
     }

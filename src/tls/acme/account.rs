@@ -3,8 +3,10 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use instant_acme::{Account, AccountBuilder, AccountCredentials, NewAccount};
+use reqwest::dns::Resolve;
 
 use super::error::AcmeError;
 use super::http::Https;
@@ -22,10 +24,14 @@ fn path(folder: &Path, acme: &Acme) -> PathBuf {
 }
 
 /// The account that is kept, or a new one.
-pub(super) async fn open(folder: &Path, acme: &Acme) -> Result<Account, AcmeError> {
+pub(super) async fn open(
+    folder: &Path,
+    acme: &Acme,
+    resolver: &Arc<dyn Resolve>,
+) -> Result<Account, AcmeError> {
     let path = path(folder, acme);
     if let Some(kept) = read(&path)? {
-        return Ok(builder(acme)?.from_credentials(kept).await?);
+        return Ok(builder(acme, resolver)?.from_credentials(kept).await?);
     }
     let contact = acme.email.as_ref().map(|email| format!("mailto:{email}"));
     let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
@@ -35,7 +41,7 @@ pub(super) async fn open(folder: &Path, acme: &Acme) -> Result<Account, AcmeErro
         only_return_existing: false,
     };
     let (account, credentials) =
-        builder(acme)?.create(&wanted, acme.directory.to_string(), None).await?;
+        builder(acme, resolver)?.create(&wanted, acme.directory.to_string(), None).await?;
     let text = serde_json::to_string(&credentials).map_err(instant_acme::Error::from)?;
     write_atomically(&path, 0o600, text.as_bytes())?;
     Ok(account)
@@ -62,8 +68,9 @@ fn read(path: &Path) -> Result<Option<AccountCredentials>, AcmeError> {
     }
 }
 
-fn builder(acme: &Acme) -> Result<AccountBuilder, AcmeError> {
-    Ok(Account::builder_with_http(Box::new(Https::new(https_roots(acme.ca.as_ref())?)?)))
+fn builder(acme: &Acme, resolver: &Arc<dyn Resolve>) -> Result<AccountBuilder, AcmeError> {
+    let https = Https::new(https_roots(acme.ca.as_ref())?, Arc::clone(resolver))?;
+    Ok(Account::builder_with_http(Box::new(https)))
 }
 
 #[cfg(test)]

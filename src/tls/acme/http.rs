@@ -3,12 +3,14 @@
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Bytes;
 use hyper::{Request, Response};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use reqwest::dns::Resolve;
 use reqwest::redirect;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
@@ -25,8 +27,8 @@ type HttpAnswer = Result<BytesResponse, Error>;
 pub(super) struct Https(reqwest::Client);
 
 impl Https {
-    /// A client that trusts `roots`.
-    pub(super) fn new(roots: RootCertStore) -> Result<Self, Error> {
+    /// A client that trusts `roots`, and finds addresses by `resolver`.
+    pub(super) fn new(roots: RootCertStore, resolver: Arc<dyn Resolve>) -> Result<Self, Error> {
         let tls = ClientConfig::builder_with_provider(crypto::provider())
             .with_safe_default_protocol_versions()
             .map_err(other)?
@@ -34,6 +36,7 @@ impl Https {
             .with_no_client_auth();
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
+            .dns_resolver(resolver)
             .https_only(true)
             .redirect(redirect::Policy::none())
             .timeout(PATIENCE)

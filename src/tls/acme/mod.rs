@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use reqwest::dns::Resolve;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -27,17 +28,25 @@ use crate::tls::certs::{CertificateSettings, Certificates};
 /// Time limit of one attempt, from the first request to the certificate.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
+/// The parts of the server that an order uses.
+pub struct OrderServices {
+    /// Answers to the authority's challenges.
+    pub challenges: Challenges,
+    /// Finds the authority's addresses.
+    pub resolver: Arc<dyn Resolve>,
+}
+
 /// Sees to it that there is a certificate from the configured authority, if there is one, until `stop` is cancelled.
 pub async fn keep_issued(
     certificates: Arc<Certificates>,
-    challenges: Challenges,
+    services: OrderServices,
     stop: CancellationToken,
 ) {
     let mut changes = certificates.wanted().changes();
     let mut schedule = RenewalSchedule::new(fastrand::f64());
     loop {
         if handle(&mut schedule, look(&certificates)) == Some(RenewalAction::Renew) {
-            let attempt = Box::pin(attempt(&certificates, &challenges, &mut schedule));
+            let attempt = Box::pin(attempt(&certificates, &services, &mut schedule));
             if stop.run_until_cancelled(attempt).await.is_none() {
                 return;
             }
@@ -69,12 +78,12 @@ fn handle(schedule: &mut RenewalSchedule, input: RenewalInput) -> Option<Renewal
 /// Asks the authority for a certificate, and logs what came of it.
 async fn attempt(
     certificates: &Arc<Certificates>,
-    challenges: &Challenges,
+    services: &OrderServices,
     schedule: &mut RenewalSchedule,
 ) {
     let wanted = certificates.wanted().get();
     let Some(acme) = wanted.certificate.acme.as_deref() else { return };
-    let renewal = renew(certificates, challenges, schedule, &wanted, acme);
+    let renewal = renew(certificates, services, schedule, &wanted, acme);
     let error = match timeout(PATIENCE, renewal).await {
         Ok(Ok(())) => {
             let validity = certificates.get().issued();
@@ -97,7 +106,7 @@ async fn attempt(
 
 async fn renew(
     certificates: &Arc<Certificates>,
-    challenges: &Challenges,
+    services: &OrderServices,
     schedule: &RenewalSchedule,
     wanted: &Arc<CertificateSettings>,
     acme: &Acme,
@@ -112,7 +121,7 @@ async fn renew(
         host(acme),
         acme.names_or(&wanted.hostname).join(", ")
     );
-    order::obtain(wanted, acme, challenges).await?;
+    order::obtain(wanted, acme, services).await?;
     refresh(certificates).await
 }
 

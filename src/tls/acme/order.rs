@@ -12,8 +12,8 @@ use tokio::task::spawn_blocking;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
-use super::account;
 use super::error::{AcmeError, in_words, printable};
+use super::{OrderServices, account};
 use crate::config::{Acme, Hostname};
 use crate::tls::acme::challenges::{ChallengeProof, Challenges};
 use crate::tls::certs::CertificateSettings;
@@ -31,23 +31,23 @@ const POLLING: RetryPolicy = RetryPolicy::new()
 pub(super) async fn obtain(
     wanted: &Arc<CertificateSettings>,
     acme: &Acme,
-    challenges: &Challenges,
+    services: &OrderServices,
 ) -> Result<(), AcmeError> {
     let folder = &wanted.certificate.directory;
     let names = acme.names_or(&wanted.hostname);
     let read = Arc::clone(wanted);
     let key = spawn_blocking(move || kept_key(&read.hostname, &read.certificate)).await;
     let key = key.map_err(|_| AcmeError::Panicked)??;
-    let mut account = account::open(folder, acme).await?;
+    let mut account = account::open(folder, acme, &services.resolver).await?;
     let mut order = match new_order(&account, &names).await {
         Err(error) if is_unknown_account(&error) => {
             account::forget(folder, acme)?;
-            account = account::open(folder, acme).await?;
+            account = account::open(folder, acme, &services.resolver).await?;
             new_order(&account, &names).await?
         }
         order => order?,
     };
-    prove(&mut order, challenges).await?;
+    prove(&mut order, &services.challenges).await?;
     let mut request = CertificateParams::new(names.clone())?;
     // The names are what counts; authorities ignore or refuse the rest.
     request.distinguished_name = DistinguishedName::new();
