@@ -2,6 +2,8 @@
 
 mod cli;
 mod exit_code;
+#[cfg(test)]
+mod manual_tests;
 
 use std::alloc::System;
 use std::io::{self, Write};
