@@ -254,7 +254,8 @@ impl SessionPool {
     /// Shows the new state of the account's watch.
     pub(super) fn show(&self, account: &Account, state: WatchState) {
         if !account.watch.has_begun() {
-            self.0.context.begin(account, Duration::ZERO);
+            // Without an event: nothing connects.
+            account.watch.begin(Duration::ZERO);
         }
         self.0.context.show(account, state);
     }
