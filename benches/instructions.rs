@@ -1,4 +1,4 @@
-//! What is done for each relayed byte and command, in a form whose instructions can be counted: `scripts/callgrind` does that,
+//! The work for each relayed byte and command, in a form whose instructions can be counted: `scripts/callgrind` does that,
 //! and compares them with `benches/instructions/counts.txt`.
 //!
 //! Without arguments it does everything once and prints the names; with a name that one alone.
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         }
         found = true;
         let mut work = prepare();
-        // What is done once in a process, such as asking the processor what it can, is done here.
+        // Work done once in a process, such as asking the processor what it can, is done here.
         work();
         counted(&mut work);
         println!("{name}");

@@ -1,5 +1,5 @@
-//! How long framer, command parser, capability rewriting and the relaying of a session take: `cargo bench --bench parsers`. The
-//! inputs are those whose instructions `scripts/callgrind` counts; `cargo test --bench parsers` runs each once.
+//! Duration of framer, command parser, capability rewriting and the relaying of a session: `cargo bench --bench parsers`.
+//! The inputs are those whose instructions `scripts/callgrind` counts; `cargo test --bench parsers` runs each once.
 
 #[path = "instructions/scenarios.rs"]
 mod scenarios;

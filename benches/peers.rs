@@ -1,8 +1,8 @@
-//! deltapush beside the proxies that people would use instead: nginx (stream, mail), HAProxy, stunnel, Dovecot's login proxy,
-//! and the least that could stand in its place, a program that copies bytes from one TLS connection to another.
+//! deltapush compared with the proxies that people would use instead: nginx (stream, mail), HAProxy, stunnel, Dovecot's
+//! login proxy, and the least that could stand in its place, a program that copies bytes from one TLS connection to another.
 //!
 //! All stand between one load generator (this process) and one mail server that costs little (a process of its own), on
-//! loopback, TLS on both sides (nginx mail: to the client only), and are driven in turns. What is measured, and what came out:
+//! loopback, TLS on both sides (nginx mail: to the client only), and are driven in turns. Figures and results:
 //! docs/performance.md.
 //!
 //! `cargo bench --bench peers` takes up to 20 minutes, `-- --short` up to 3; `cargo test --bench peers` only shows that all of

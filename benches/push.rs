@@ -1,9 +1,9 @@
-//! How soon a push leaves after mail was delivered: a real Dovecot, with and without NOTIFY (RFC 5465), the real program, a
+//! The delay of a push after mail was delivered: a real Dovecot, with and without NOTIFY (RFC 5465), the real program, a
 //! notification server on loopback.
 //!
-//! What deltapush itself adds is told apart by a relay between it and Dovecot, which notes when each byte passes: from the
-//! arrival of the EXISTS line to the POST's first byte, less the time in which Dovecot had the word. The relay's own wake-ups
-//! and what is written to disk meanwhile are part of it.
+//! deltapush's own share is told apart by a relay between it and Dovecot, which notes when each byte passes: from the
+//! arrival of the EXISTS line to the POST's first byte, less the time in which Dovecot had the word. The relay's own
+//! wake-ups and what is written to disk meanwhile are part of it.
 //!
 //! `cargo bench --bench push` makes 200 deliveries each; `-- --short` a few, as does `cargo test --bench push`. The exit code is
 //! 1 if a push is missing, and does not depend on times.

@@ -1,4 +1,4 @@
-//! What it costs when a large message passes: throughput, and growth of memory.
+//! The cost of a large message that passes: throughput, and growth of memory.
 //!
 //! A message goes from upstream to client (FETCH) and back (APPEND), TLS on both sides, through the real program. The same
 //! is done with the least that could stand in its place, a program that copies bytes from one TLS connection to another.

@@ -32,7 +32,7 @@ impl AccountId {
         self.user.rsplit_once('\n').map_or(&self.user, |(_, login)| login)
     }
 
-    /// Whose mailbox it is.
+    /// The owner of the mailbox.
     #[must_use]
     pub fn owner(&self) -> &str {
         self.user.split_once('\n').map_or(&self.user, |(owner, _)| owner)

@@ -10,7 +10,8 @@ use tracing::warn;
 pub struct Sockets(Vec<(SocketAddr, TcpListener)>);
 
 impl Sockets {
-    /// Takes what the environment names, if it is meant for this process. What is no TCP socket that listens is told and left.
+    /// Takes the sockets that the environment names, if it is meant for this process. Any that is no listening TCP socket is
+    /// logged and left.
     #[must_use]
     pub fn from_env() -> Self {
         let mut passed = ListenFd::from_env();

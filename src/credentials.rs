@@ -64,7 +64,7 @@ pub enum CredentialKind {
 /// Credentials of a login (RFC 4616: authorization identity, authentication identity, password).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// Whose mailbox is asked for, where it is not the user's own. Usually absent.
+    /// The owner of the mailbox that is asked for, if it is not the user's own. Usually absent.
     pub authorization: Option<String>,
     /// The login name, as the client gave it.
     pub user: String,
@@ -125,7 +125,7 @@ impl Credentials {
         kept
     }
 
-    /// Whose mailbox the login leads to.
+    /// The owner of the mailbox that the login leads to.
     #[must_use]
     pub fn owner(&self) -> &str {
         self.authorization.as_deref().unwrap_or(&self.user)

@@ -111,7 +111,7 @@ mod tests {
             let text = error.to_string();
             assert_eq!(code(error), expected, "{text}");
         }
-        // For a command it is the answer; whoever typed it decides.
+        // For a command it is the answer; the operator decides.
         assert_eq!(exit_code(&OpenError::DiskFull.into()), EX_IOERR);
     }
 }

@@ -231,7 +231,7 @@ fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 fn state(config: &Config, command: &StateCommand) -> anyhow::Result<()> {
-    // For whoever types the command.
+    // For the person at the terminal.
     LogHandle::start(LogFormat::Text, &config.live.log_level)?;
     let said = match command {
         StateCommand::Check => commands::state::check(&config.startup.storage),

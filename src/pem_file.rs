@@ -293,7 +293,7 @@ fn section(sections: &Sections, wanted: ExpectedContent) -> Option<PemContent> {
 fn binary(content: &[u8], wanted: ExpectedContent) -> Option<PemContent> {
     const PKCS: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01";
     let inside = in_sequence(content)?;
-    // What follows the tag and the length of an object identifier that begins with `PKCS`.
+    // The first byte after `PKCS` in an object identifier, behind its tag and length.
     let identifier =
         |bytes: &[u8]| bytes.strip_prefix(b"\x06")?.get(1..)?.strip_prefix(PKCS)?.first().copied();
     let is_wanted = |kind: ExpectedContent| {
@@ -342,7 +342,7 @@ impl Sections {
         let mut is_inside = false;
         let text = utf8(content);
         for line in text.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii) {
-            // Where files were put together.
+            // A mark is within the file if files were put together.
             let line = line.strip_prefix(UTF8_MARK).unwrap_or(line).trim_ascii_start();
             if let Some(label) = line.strip_prefix(b"-----BEGIN ") {
                 let label = String::from_utf8_lossy(label).trim_end_matches('-').to_owned();

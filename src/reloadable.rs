@@ -1,4 +1,5 @@
-//! A value that may be replaced while deltapush runs: whoever begins something takes what counts at that moment, and keeps it.
+//! A value that may be replaced while deltapush runs: each user takes the value of the moment at which it begins, and keeps
+//! it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -50,7 +51,7 @@ impl<T: fmt::Debug> fmt::Debug for Reloadable<T> {
 pub struct LiveChanges<T>(watch::Receiver<Arc<T>>);
 
 impl<T> LiveChanges<T> {
-    /// Waits for the next value; for ever if none can come any more.
+    /// Waits for the next value; never returns if none can come any more.
     pub async fn next(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;

@@ -35,7 +35,7 @@ impl fmt::Debug for Secret {
 }
 
 /// A device token as the client sent it: an opaque string that wakes one phone (chatmail/core pads and encrypts it to the
-/// notification server: `openpgp:` and base64, about 930 characters). Whoever has it can wake that phone.
+/// notification server: `openpgp:` and base64, about 930 characters). Its holder can wake that phone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeviceToken(Arc<str>);
 

@@ -28,7 +28,7 @@ pub(crate) async fn run(folder: &str, port: &str, upstream: &str) -> Result<()> 
         // Fails where the client is gone already.
         let Ok((client, _)) = listener.accept().await else { continue };
         let relaying = relay(client, upstream.to_owned(), acceptor.clone(), connector.clone());
-        // How a connection ends does not matter.
+        // The end of a connection does not matter.
         tokio::spawn(async move { drop(relaying.await) });
     }
 }

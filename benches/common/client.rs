@@ -15,7 +15,7 @@ use super::message::{self, PAUSE};
 use super::session::SLOW;
 use super::tls;
 
-/// How much is read at once.
+/// Bytes that are read at once.
 const BUFFER: usize = 64 * 1024;
 
 /// A session, logged in.
@@ -24,11 +24,11 @@ pub(crate) struct Client {
     layer: Option<Layer>,
 }
 
-/// What lies between TLS and IMAP after COMPRESS.
+/// The layer between TLS and IMAP after COMPRESS.
 struct Layer {
     deflater: Deflater,
     inflater: Inflater,
-    /// What was inflated and not read yet.
+    /// Inflated bytes that are not read yet.
     inflated: Vec<u8>,
     work: Box<[u8]>,
 }
@@ -52,7 +52,7 @@ impl Client {
         Ok(client)
     }
 
-    /// Whether its TLS session continues an earlier one.
+    /// Reports if its TLS session continues an earlier one.
     pub(crate) fn is_resumed(&self) -> bool {
         self.stream.get_ref().get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
     }

@@ -10,10 +10,10 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as
 const LINE: &[u8; 78] =
     b"RGVsdGFwdXNoIHBhc3NlcyBvbiB3aGF0IGl0IG5lZWQgbm90IGhvbGQsIGxpbmUgYnkgbGluZS4h\r\n";
 
-/// How long a slow reader waits before it begins: long enough to write all to somebody who would hold it.
+/// Time for which a slow reader waits before it begins: long enough to write all to somebody who would hold it.
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
-/// How much is written at once.
+/// Bytes that are written at once.
 const CHUNK: usize = 840 * LINE.len();
 
 /// Some lines one after the other: one more than is written at once, to start anywhere in a line.

@@ -1,4 +1,4 @@
-//! What several benchmarks stand on: a mail server that costs little, a client, the yardstick, a look at processes.
+//! The base of several benchmarks: a mail server that costs little, a client, the yardstick, a look at processes.
 
 pub(crate) mod bare;
 pub(crate) mod client;

@@ -1,4 +1,4 @@
-//! What other processes take: memory, processor time, sockets, from Linux's procfs (proc(5)).
+//! Resources of other processes: memory, processor time, sockets, from Linux's procfs (proc(5)).
 
 use std::fs::{self, DirEntry};
 use std::io;
@@ -43,7 +43,7 @@ impl Process {
         self.field("smaps_rollup", "Pss:")
     }
 
-    /// How many sockets it has open.
+    /// The number of its open sockets.
     pub(crate) fn sockets(&self) -> Result<usize> {
         let is_socket = |file: &PathBuf| {
             fs::read_link(file).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
@@ -55,7 +55,7 @@ impl Process {
     /// The time that processors have spent with it.
     pub(crate) fn processor_time(&self) -> Result<Duration> {
         let (living, all) = (self.living_threads()?, self.all_threads()?);
-        // What is known of all threads is exact to some ticks only, what is known of those that live is exact.
+        // The time of all threads is exact to some ticks only, that of the living ones is exact.
         let ended = all.saturating_sub(living);
         Ok(living + if ended > TICK * 2 { ended } else { Duration::ZERO })
     }

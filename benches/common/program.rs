@@ -12,7 +12,7 @@ use deltapush::secret::DeviceToken;
 use deltapush::store::StoreSettings;
 use tokio::task::JoinSet;
 
-/// How many accounts are registered at the same time.
+/// Accounts that are registered at the same time.
 const AT_ONCE: usize = 256;
 
 /// The program, and its folder.
@@ -88,7 +88,7 @@ impl Drop for Program {
 /// The mail server, as the configuration has it.
 pub(crate) struct Upstream {
     pub(crate) port: u16,
-    /// What its certificate is verified against, if there is TLS.
+    /// The authority of its certificate, if there is TLS.
     pub(crate) ca: Option<PathBuf>,
 }
 

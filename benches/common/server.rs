@@ -1,7 +1,7 @@
 //! A mail server that costs little: any login, messages of any size, thousands of sessions.
 //!
-//! Who logs in as `u0@lab.test`, `u1@lab.test` … up to the number of accounts has an INBOX of equal messages that grows when
-//! told to; everybody else shares one in which nothing happens. What is said in a session: `session.rs`.
+//! A login as `u0@lab.test`, `u1@lab.test` … up to the number of accounts has an INBOX of equal messages that grows when
+//! told to; all others share one in which nothing happens. The protocol of a session: `session.rs`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,9 +22,9 @@ pub(crate) struct LoadServer {
     shared: Arc<Shared>,
 }
 
-/// What all sessions have in common.
+/// State that all sessions share.
 pub(super) struct Shared {
-    /// How many messages each account has.
+    /// The number of messages of each account.
     pub(super) inboxes: Vec<watch::Sender<u32>>,
     /// Accounts' sessions in IDLE.
     idle: AtomicUsize,
@@ -50,7 +50,7 @@ impl LoadServer {
             loop {
                 // Fails where the peer is gone already.
                 let Ok((stream, _)) = listener.accept().await else { continue };
-                // Who counts accounts wants to know of connections.
+                // Connections count only if accounts do.
                 if accounts > 0 {
                     accepting.accepted.lock().unwrap().push(Instant::now());
                 }
@@ -60,7 +60,7 @@ impl LoadServer {
         Ok(Self { port, shared })
     }
 
-    /// How many mailboxes are watched.
+    /// The number of watched mailboxes.
     pub(crate) fn watched(&self) -> usize {
         self.shared.idle.load(Ordering::Relaxed)
     }

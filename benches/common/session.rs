@@ -1,8 +1,8 @@
-//! What is said in one session with the mail server.
+//! One session with the mail server.
 //!
 //! - `FETCH n BODY[]` is answered with a message of n bytes.
 //! - An account's INBOX has as many messages as it was told to have, and says so in IDLE. All others have [`MESSAGES`].
-//! - Whatever nobody is expected to say ends the session.
+//! Anything that nobody is expected to say ends the session.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -22,10 +22,10 @@ use super::server::{Idle, Shared};
 /// The mailbox of which the server is slow to take messages.
 pub(crate) const SLOW: &str = "SLOW";
 
-/// How many messages are in the INBOX of somebody who has no account.
+/// Messages in the INBOX of a login without an account.
 const MESSAGES: u32 = 50;
 
-/// How much is read at once.
+/// Bytes that are read at once.
 const BUFFER: usize = 64 * 1024;
 
 /// The longest literal of a login.
@@ -37,10 +37,10 @@ const AFTER_LOGIN: &str = "CAPABILITY IMAP4rev1 SASL-IR LOGIN-REFERRALS ID ENABL
      MULTIAPPEND UNSELECT CHILDREN NAMESPACE UIDPLUS LIST-EXTENDED ESEARCH SEARCHRES WITHIN LIST-STATUS BINARY MOVE \
      SPECIAL-USE LITERAL+";
 
-/// What a watching session sees of a message.
+/// The part of a message that a watching session sees.
 const HEADERS: &str = "From: bob@elsewhere.test\r\n\r\n";
 
-/// What Delta Chat prefetches of a message, some of it.
+/// Some of the headers that Delta Chat prefetches of a message.
 const MORE_HEADERS: &str = "Message-ID: <Mr.7mbhd2xsUwq.Qyc1cXJmdmS@mail.example.org>\r\n\
      Date: Mon, 01 Jun 2026 12:00:00 +0000\r\n\
      From: \"Bob\" <bob@elsewhere.test>\r\nTo: <alice@lab.test>\r\n\
@@ -62,7 +62,7 @@ static LISTING: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 pub(super) struct Session<'a, S> {
     stream: BufReader<S>,
-    /// What is said next; it leaves when nothing more is at hand.
+    /// Output to come; it leaves when nothing more is at hand.
     out: Vec<u8>,
     shared: &'a Shared,
     /// The account's INBOX.
@@ -177,7 +177,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             self.out.extend_from_slice(&LISTING);
             return Ok(());
         }
-        // Sequence numbers and UIDs are the same here. Who asks by number looks back at what is old, and seen.
+        // Sequence numbers and UIDs are the same here. A client that asks by number looks back at what is old, and seen.
         let flags = if by_uid { "" } else { "\\Seen" };
         let first: u32 = set.split(':').next().unwrap_or_default().parse()?;
         let messages = self.messages();
@@ -247,7 +247,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         }
     }
 
-    /// How many messages there are. What is asked here is no news any more.
+    /// The number of messages. A number asked for here is no news any more.
     fn messages(&mut self) -> u32 {
         self.inbox.as_mut().map_or(MESSAGES, |inbox| *inbox.borrow_and_update())
     }

@@ -18,7 +18,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// A certificate for [`HOST`] and `localhost`, and the authority that issued it.
 pub(crate) struct Authority {
-    /// What clients trust.
+    /// The authority that clients trust.
     pub(crate) ca: PathBuf,
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
@@ -26,7 +26,7 @@ pub(crate) struct Authority {
     pub(crate) both: PathBuf,
 }
 
-/// Which ciphers come first.
+/// The order of ciphers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
     /// As rustls has them, and with it Delta Chat; a server follows the client.

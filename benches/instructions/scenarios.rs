@@ -1,4 +1,4 @@
-//! What every byte, command and capability list goes through, with inputs that never change.
+//! The parts that every byte, command and capability list goes through, with inputs that never change.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use deltapush::proxy::session::{
 };
 use deltapush::trace::{Recorder, Tracer};
 
-/// How much comes at once from a busy connection.
+/// Bytes that come at once from a busy connection.
 const CHUNK: usize = 64 * 1024;
 
 /// A message in one literal.
 const MESSAGE: usize = 1024 * 1024;
 
-/// What is done again and again; each time the same.
+/// Work that is done again and again; each time the same.
 pub(crate) type Work = Box<dyn FnMut()>;
 
 /// A name, and what prepares the work.
@@ -185,7 +185,7 @@ fn capability_rewriting() -> Work {
     })
 }
 
-/// What a watching session reads of a new message.
+/// The responses about a new message that a watching session reads.
 fn response_reader() -> Work {
     const NEWS: &[u8] = b"* 18 EXISTS\r\n* 1 RECENT\r\n* 18 FETCH (UID 17 FLAGS (\\Recent) BODY[HEADER.FIELDS (FROM AUTO-SUBMITTED)]<0> \
           {27}\r\nFrom: bob@elsewhere.test\r\n\r\n)\r\nw3 OK done\r\n";

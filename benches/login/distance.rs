@@ -13,13 +13,13 @@ use tokio::time::{Instant, sleep_until};
 /// Chunks under way in one direction.
 const MAX_CHUNKS: usize = 1024;
 
-/// Listens on a free port in front of the one on loopback, a round trip away from whoever connects. Ends with the runtime.
+/// Listens on a free port in front of the one on loopback, a round trip away from its clients. Ends with the runtime.
 pub(crate) async fn relay(server: u16, round_trip: Duration) -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let port = listener.local_addr()?.port();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            // How a connection ends is the peers' affair.
+            // The end of a connection is the peers' affair.
             tokio::spawn(async move { drop(connection(client, server, round_trip).await) });
         }
     });

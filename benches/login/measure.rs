@@ -14,14 +14,14 @@ use super::support::poll;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the core asks of new messages before it decides which to download.
+/// The headers of new messages that the core asks for before it decides which to download.
 const PREFETCH: &str = "UID RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE X-MICROSOFT-ORIGINAL-MESSAGE-ID FROM CONTENT-TYPE \
                         SECURE-JOIN CHAT-VERSION CHAT-IS-POST-MESSAGE AUTOCRYPT-SETUP-MESSAGE)]";
 
 /// Round trips in milliseconds: from the phone to the server that it enters, and from deltapush to the mail server.
 const DISTANCES: [(u64, u64); 4] = [(0, 0), (40, 0), (40, 10), (40, 40)];
 
-/// How the phone comes to its mail.
+/// The phone's way to its mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Direct,
@@ -149,14 +149,14 @@ async fn wait_in_idle(deltapush: &Deltapush, certificate: &Path, user: &str) {
 
 /// Waits until the account's mailbox is watched, and no client is there any more.
 async fn is_watched(deltapush: &Deltapush) -> Result<()> {
-    // What the watch was before the client went may still stand there.
+    // The status may still be that from before the client went.
     tokio::time::sleep(Duration::from_millis(100)).await;
     let watched = poll(PATIENCE, || deltapush.status().contains("watch    watching")).await;
     ensure!(watched, "the mailbox is not watched: {}", deltapush.status());
     Ok(())
 }
 
-/// What the core does in a background fetch. It hangs up without LOGOUT.
+/// A background fetch of the core. It hangs up without LOGOUT.
 async fn fetch(port: u16, trusted: &Path, user: &str) -> Sample {
     let connecting = Instant::now();
     let mut client = Client::tls(port, trusted).await;

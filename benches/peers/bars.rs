@@ -1,10 +1,10 @@
-//! What deltapush is to reach, and how far it is from there.
+//! The figures that deltapush is to reach, and its distance from them.
 
 use super::candidate::{Entrant, Kind};
 use super::figures::{Better, Figure, Row, Series};
 use super::page::Page;
 
-/// How much of the yardstick's figures deltapush may lose, since it reads what passes.
+/// The factor of the yardstick's figures that deltapush may lose, since it reads what passes.
 const TO_BYTES: f64 = 1.1;
 
 /// Something to reach.

@@ -1,4 +1,4 @@
-//! Who is measured: which program, whether it is there, and how it runs.
+//! The candidates: which program, whether it is there, and how it runs.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::support::guarded::Guarded;
 use crate::support::ports::{ReservedPort, wait_for_port};
 use crate::support::server::program;
 
-/// How long a program may take to start.
+/// Time limit of a program's start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A kind of proxy.
@@ -35,7 +35,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// All that deltapush is measured beside.
+    /// The programs that deltapush is compared with.
     pub(crate) const BESIDE: [Self; 6] = [
         Self::Bytes,
         Self::NginxStream,
@@ -66,7 +66,7 @@ impl Kind {
         }
     }
 
-    /// Whether it is somebody else's proxy.
+    /// Reports if it is somebody else's proxy.
     pub(crate) fn is_peer(self) -> bool {
         !matches!(self, Self::Deltapush | Self::Bytes)
     }
@@ -82,7 +82,7 @@ impl Kind {
         }
     }
 
-    /// What the program says of its version.
+    /// The program's version, in its own words.
     pub(crate) fn version(self) -> Option<String> {
         let flag = match self {
             Self::Deltapush => return Some(env!("CARGO_PKG_VERSION").to_owned()),
@@ -117,7 +117,7 @@ pub(crate) fn check_installed(kinds: &[Kind]) -> Result<()> {
     Ok(())
 }
 
-/// Whom a column of the tables is about.
+/// The subject of a column of the tables.
 #[derive(Debug, Clone)]
 pub(crate) struct Entrant {
     pub(crate) kind: Kind,

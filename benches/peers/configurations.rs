@@ -1,4 +1,4 @@
-//! How each program is configured: as it comes, but for limits, and with as many threads or processes as there are cores.
+//! The configuration of each program: as it comes, but for limits, and with as many threads or processes as there are cores.
 
 use std::path::{Display, Path};
 use std::process::Command;
@@ -9,7 +9,7 @@ use super::upstream::Upstream;
 use crate::common::tls::{Authority, HOST};
 use crate::support::server::unpacked;
 
-/// Where a program stands.
+/// The surroundings of a program.
 pub(crate) struct Place<'a> {
     pub(crate) folder: &'a Path,
     pub(crate) port: u16,

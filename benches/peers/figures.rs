@@ -4,14 +4,14 @@ use super::candidate::{Entrant, Kind};
 use super::load::Sample;
 use super::work::{Measurement, Work};
 
-/// Which way is better.
+/// The better direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Better {
     More,
     Less,
 }
 
-/// What was measured in all rounds, in their order.
+/// Measured values of all rounds, in their order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Series(pub(crate) Vec<f64>);
 
@@ -42,7 +42,7 @@ impl Series {
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) name: String,
-    /// What was measured on each entrant, where something was.
+    /// The values of each entrant, if it was measured.
     pub(crate) cells: Vec<Option<Series>>,
 }
 
@@ -81,13 +81,13 @@ impl Figure {
         costs.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(column, _)| column)
     }
 
-    /// How deltapush stands to the best of other people's programs.
+    /// The ratio of deltapush to the best of other people's programs.
     pub(crate) fn to_best_peer(&self, row: &Row, entrants: &[Entrant]) -> Option<f64> {
         let best = self.best_peer(row, entrants)?;
         row.cells.first()?.as_ref()?.ratio_to(row.cells.get(best)?.as_ref()?)
     }
 
-    /// How deltapush stands to a kind of program.
+    /// The ratio of deltapush to a kind of program.
     pub(crate) fn to_kind(row: &Row, kind: Kind, entrants: &[Entrant]) -> Option<f64> {
         let column = entrants.iter().position(|entrant| entrant.kind == kind)?;
         row.cells.first()?.as_ref()?.ratio_to(row.cells.get(column)?.as_ref()?)

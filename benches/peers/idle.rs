@@ -19,22 +19,22 @@ use crate::common::client::Client;
 use crate::common::tls::{Authority, Order};
 use crate::program;
 
-/// How many sessions are opened before anything is measured, so that what is made once is there.
+/// Sessions that are opened before anything is measured, so that what is made once is there.
 const WARM_UP: usize = 16;
 
-/// How many are opened at the same time.
+/// Sessions that are opened at the same time.
 const AT_ONCE: usize = 16;
 
-/// How long a program gets to put away what it needed for opening them.
+/// Time for a program to put away what it needed for opening them.
 const REST: Duration = Duration::from_millis(500);
 
-/// How long deltapush gets for those that compress: of what is silent it keeps less.
+/// Time for deltapush with those that compress: of silent ones it keeps less.
 const LONG_REST: Duration = FOLD_TIME.saturating_mul(2);
 
-/// How long a program may take for a crowd.
+/// Time limit of a program for a crowd.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a session does before it waits.
+/// The actions of a session before it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
     Plain,
@@ -44,7 +44,7 @@ pub(crate) enum Manner {
     WithToken,
 }
 
-/// What was measured of idle sessions.
+/// Figures of idle sessions.
 #[derive(Debug)]
 pub(crate) struct Idle {
     /// KiB for each, the largest crowd last.
@@ -53,11 +53,11 @@ pub(crate) struct Idle {
     pub(crate) sockets: Figure,
     /// Percent of a core for the largest crowd.
     pub(crate) processor: Figure,
-    /// Who could not hold how many, and why.
+    /// Programs that could not hold a crowd: its size, and why.
     pub(crate) notes: Vec<String>,
 }
 
-/// What a crowd took of a program.
+/// Resources that a program took for a crowd.
 struct Crowd {
     kib_each: f64,
     sockets_each: f64,

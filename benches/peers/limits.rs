@@ -1,16 +1,16 @@
-//! How many open files a process may have here, and how many sessions that allows.
+//! Limits on the open files of a process here, and the sessions that they allow.
 
 use std::sync::LazyLock;
 
-/// Descriptors beside those of connections.
+/// Descriptors other than those of connections.
 const OTHER_FILES: usize = 600;
 
 static FILES: LazyLock<u64> =
     LazyLock::new(|| rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024));
 
-/// How many files a process may open: this one raises its limit first, and those that it starts inherit it.
+/// The number of files that a process may open: this one raises its limit first, and those that it starts inherit it.
 pub(crate) fn files() -> u64 {
-    // Where there is no limit, more than this would make some programs reserve memory for all of them.
+    // Without a limit, more than this would make some programs reserve memory for all of them.
     (*FILES).min(64 * 1024)
 }
 

@@ -13,21 +13,21 @@ use super::candidate::Candidate;
 use super::work::{Measurement, Work};
 use crate::common::client::Client;
 
-/// How long anything that is done once may take.
+/// Time limit of anything that is done once.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Addresses of the loopback network that clients come from, so that ports do not run out.
 const ADDRESSES: usize = 16;
 
-/// What was measured on one candidate in one round.
+/// Figures of one candidate in one round.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
-    /// How often it was done.
+    /// Times that it was done.
     pub(crate) count: usize,
     pub(crate) elapsed: Duration,
     /// The candidate's processor time.
     pub(crate) processor: Duration,
-    /// How long each took, shortest first.
+    /// The duration of each, shortest first.
     pub(crate) times: Vec<Duration>,
     /// Of the logins, those that resumed a TLS session with the candidate.
     pub(crate) resumed: usize,
@@ -65,7 +65,7 @@ pub(crate) async fn session(
 struct Part {
     times: Vec<Duration>,
     resumed: usize,
-    /// What is logged out when all is measured.
+    /// The client that is logged out when all is measured.
     client: Option<Client>,
 }
 
@@ -123,7 +123,7 @@ pub(crate) async fn drive(
     })
 }
 
-/// What a session does before it counts: enough for buffers to have grown. Logins are sessions of their own.
+/// The work of a session before it counts: enough for buffers to have grown. Logins are sessions of their own.
 fn warm_up(work: Work) -> Option<Work> {
     const ENOUGH: u64 = 1024 * 1024;
     match work {

@@ -21,7 +21,7 @@ const RECORD: usize = 16 * 1024;
 /// Of so many attempts the best counts: other programs only take away.
 const ATTEMPTS: u32 = 5;
 
-/// What is known of the machine, as lines.
+/// Facts about the machine, as lines.
 pub(crate) async fn describe(options: &Options) -> Result<Vec<String>> {
     let processors = fs::read_to_string("/proc/cpuinfo")?;
     let model = processors
@@ -34,7 +34,7 @@ pub(crate) async fn describe(options: &Options) -> Result<Vec<String>> {
     let kib: u64 =
         memory.split_ascii_whitespace().nth(1).context("no size of the memory")?.parse()?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    // What follows the numbers names whoever built it.
+    // The text after the numbers names the builder.
     let kernel = kernel.trim().split('-').next().unwrap_or_default();
     let versions: BTreeSet<String> = options
         .entrants()
@@ -65,7 +65,7 @@ pub(crate) async fn describe(options: &Options) -> Result<Vec<String>> {
     ])
 }
 
-/// What processors did while programs were driven: time of anybody's programs, of ours, and all that there was.
+/// Work of the processors while programs were driven: time of anybody's programs, of ours, and all that there was.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Meanwhile {
     pub(crate) busy: Duration,
@@ -92,14 +92,14 @@ impl Meanwhile {
         self.available += after.available.saturating_sub(before.available);
     }
 
-    /// How much other programs took, in percent.
+    /// The share that other programs took, in percent.
     pub(crate) fn others(&self) -> Option<f64> {
         let others = self.busy.saturating_sub(self.ours).as_secs_f64();
         (!self.available.is_zero()).then(|| others / self.available.as_secs_f64() * 100.0)
     }
 }
 
-/// How many MB one core seals in a second, in records as TLS has them.
+/// MB that one core seals in a second, in records as TLS has them.
 fn encryption(time: Duration) -> Result<f64> {
     let failed = |_| anyhow!("no AES-128-GCM");
     let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &[7; 16]).map_err(failed)?);
@@ -116,7 +116,7 @@ fn encryption(time: Duration) -> Result<f64> {
     Ok(f64::from(bytes) / 1e6 / began.elapsed().as_secs_f64())
 }
 
-/// How many MB pass a connection on loopback in a second.
+/// MB that pass a connection on loopback in a second.
 async fn loopback(time: Duration) -> Result<f64> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let mut sender = TcpStream::connect(listener.local_addr()?).await?;

@@ -75,7 +75,7 @@ pub(crate) async fn all(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// What came out of driving.
+/// The outcome of driving.
 struct Outcome {
     driven: Driven,
     notes: Vec<String>,

@@ -1,4 +1,4 @@
-//! What is measured, on whom, and what is made of it.
+//! Measurements: figures, candidates, and the page that is made of them.
 
 mod bars;
 mod candidate;

@@ -1,4 +1,4 @@
-//! How much is measured, and on whom.
+//! The extent of the measurement, and its candidates.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use clap::Parser;
 
 use super::candidate::{Entrant, Kind};
 
-/// deltapush beside the proxies that people would use instead.
+/// deltapush compared with the proxies that people would use instead.
 #[derive(Debug, Parser)]
 #[command(name = "peers")]
 pub(crate) struct Options {
@@ -18,10 +18,10 @@ pub(crate) struct Options {
     /// Only figures whose name contains one of these words, as in `--only noop,login`
     #[arg(long, value_delimiter = ',', value_name = "WORDS")]
     only: Vec<String>,
-    /// Only these programs beside deltapush, as in `--beside bytes,haproxy`; default: all
+    /// Only these programs besides deltapush, as in `--beside bytes,haproxy`; default: all
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     beside: Option<Vec<Kind>>,
-    /// Another build of deltapush beside this one, as in `--also before=target/before/deltapush`
+    /// Another build of deltapush next to this one, as in `--also before=target/before/deltapush`
     #[arg(long, value_name = "NAME=FILE")]
     also: Vec<Build>,
     /// Put the result into docs/performance.md
@@ -51,7 +51,7 @@ impl std::str::FromStr for Build {
     }
 }
 
-/// How much is measured.
+/// The extent of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
     /// For figures that mean something.
@@ -76,7 +76,7 @@ impl Options {
         self.only.is_empty() || self.only.iter().any(|word| figure.contains(&word.to_lowercase()))
     }
 
-    /// Who is measured, deltapush first.
+    /// The measured programs, deltapush first.
     pub(crate) fn entrants(&self) -> Vec<Entrant> {
         let beside = self.beside.as_deref().unwrap_or(&Kind::BESIDE);
         let kinds: Vec<Kind> = [Kind::Deltapush].iter().chain(beside).copied().collect();
@@ -94,7 +94,7 @@ impl Options {
         })
     }
 
-    /// How long one candidate is driven in one round; at least one turn is taken.
+    /// Time for which one candidate is driven in one round; at least one turn is taken.
     pub(crate) fn time(&self) -> Duration {
         Duration::from_millis(match self.extent() {
             Extent::Full => 700,
@@ -112,7 +112,7 @@ impl Options {
         }
     }
 
-    /// How long nothing happens while the cost of that is measured.
+    /// Time in which nothing happens while the cost of that is measured.
     pub(crate) fn quiet_time(&self) -> Duration {
         Duration::from_millis(match self.extent() {
             Extent::Full => 5000,
@@ -121,7 +121,7 @@ impl Options {
         })
     }
 
-    /// How many messages are delivered to watched accounts.
+    /// Messages that are delivered to watched accounts.
     pub(crate) fn deliveries(&self) -> usize {
         match self.extent() {
             Extent::Full => 500,

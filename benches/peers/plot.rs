@@ -33,7 +33,7 @@ pub(crate) fn svg(figures: &[&Figure], entrants: &[Entrant]) -> String {
             .rows
             .iter()
             .filter_map(|row| {
-                // Where too little was measured, there is nothing to compare.
+                // With too few measurements, there is nothing to compare.
                 figure.to_best_peer(row, entrants)?;
                 Some((row, figure.best_peer(row, entrants)?))
             })
@@ -84,7 +84,7 @@ fn draw_row(
     }
 }
 
-/// Where a ratio stands on the scale.
+/// The position of a ratio on the scale.
 fn place(ratio: f64) -> f64 {
     let part = (ratio.clamp(LEAST, MOST) / LEAST).ln() / (MOST / LEAST).ln();
     LEFT + part * (WIDTH - LEFT - RIGHT)

@@ -12,13 +12,13 @@ use super::options::Options;
 use super::upstream::Upstream;
 use crate::common::tls::{Authority, Order};
 
-/// How long deltapush may take until it watches all.
+/// Time limit of deltapush until it watches all.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long it gets to come to rest then.
+/// Time for it to come to rest then.
 const REST: Duration = Duration::from_secs(2);
 
-/// What was measured.
+/// Figures of the measurement.
 #[derive(Debug)]
 pub(crate) struct Together {
     /// Sessions that wait; as many accounts are watched.

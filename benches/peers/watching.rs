@@ -21,21 +21,21 @@ use crate::common::tls::{self, Authority, Order};
 use crate::notifications::Notifications;
 use crate::program::{Program, Upstream};
 
-/// How many new sessions may begin in a second, and be in the making at once: more than this machine can do, so that the
+/// New sessions that may begin in a second, and be in the making at once: more than this machine can do, so that the
 /// handshakes are what takes time.
 const A_SECOND: u32 = 5000;
 const AT_ONCE: usize = 64;
 
-/// How long all may take.
+/// Time limit for all.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// How long deltapush gets to put away what it needed for the start.
+/// Time for deltapush to put away what it needed for the start.
 const REST: Duration = Duration::from_secs(1);
 
 /// Between two messages, in milliseconds: fewer come in a second than deltapush may post (`push.max_per_second`).
 const PAUSE: std::ops::Range<u64> = 25..50;
 
-/// What was measured.
+/// Figures of the measurement.
 #[derive(Debug)]
 pub(crate) struct Watched {
     pub(crate) accounts: usize,
@@ -125,7 +125,7 @@ impl Bench {
         Ok(began.elapsed())
     }
 
-    /// What the program takes that watches next to nothing.
+    /// The memory of the program that watches next to nothing.
     async fn memory_for_one(&self, mut program: Program) -> Result<u64> {
         self.wait_until(|watched| watched == 0).await?;
         program.start()?;

@@ -1,11 +1,11 @@
-//! What a session does again and again, and in which figures it counts.
+//! The work that a session repeats, and the figures in which it counts.
 
 use super::options::Extent;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// What a session does again and again.
+/// The work that a session repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     /// A message from the server, of so many bytes.
@@ -21,7 +21,7 @@ pub(crate) enum Work {
     },
 }
 
-/// What is measured in one go: by so many sessions at once.
+/// The work of one measurement: by so many sessions at once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measurement {
     pub(crate) work: Work,

@@ -13,20 +13,20 @@ use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{Dovecot, Setup, message};
 use super::support::lmtp;
 
-/// How long a push may take before it counts as missing.
+/// Time after which a push counts as missing.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between two deliveries, in milliseconds, at random: Dovecot bundles news, and the pace of the benchmark must not meet its
 /// own.
 const PAUSE: std::ops::Range<u64> = 100..500;
 
-/// What was measured for one delivery.
+/// Figures of one delivery.
 struct Sample {
     /// From the end of the message's data, as it is handed over by LMTP, to the POST's first byte.
     total: Duration,
     /// From there to the EXISTS line's arrival.
     exists: Duration,
-    /// What deltapush added.
+    /// The share that deltapush added.
     own: Duration,
 }
 
@@ -64,7 +64,7 @@ pub(crate) async fn all(deliveries: usize) -> Result<()> {
     Ok(())
 }
 
-/// What is noticed is on disk before it is posted: how long this machine's disk takes for the least of that, in the median.
+/// News is on disk before it is posted: the time that this machine's disk takes for the least of that, in the median.
 fn fsync() -> Result<Duration> {
     let mut file = tempfile::tempfile()?;
     let mut times = Vec::new();
@@ -122,7 +122,7 @@ fn sample(delivered: Instant, posted: Instant, passed: &[Passed]) -> Result<Samp
         passed.way == Way::ToDeltapush && String::from_utf8_lossy(&passed.bytes).contains(word)
     };
     let exists = until_posted.iter().position(|passed| contains(passed, " EXISTS"));
-    // What is news after it belongs to the next wait: the last word that the push depended on is the end of a FETCH.
+    // News after it belongs to the next wait: the last word that the push depended on is the end of a FETCH.
     let decisive = until_posted
         .iter()
         .rposition(|passed| contains(passed, "FETCH") || contains(passed, "Fetch completed"));

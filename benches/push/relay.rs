@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Who is spoken to.
+/// The receiving side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     ToDeltapush,
@@ -54,7 +54,7 @@ impl Relay {
         Ok(relay)
     }
 
-    /// What passed since it was last forgotten.
+    /// Chunks that passed since they were last forgotten.
     pub(crate) fn passed(&self) -> Vec<Passed> {
         self.passed.lock().unwrap().clone()
     }

@@ -9,23 +9,23 @@ use super::common::tls::Authority;
 use super::measure::PATIENCE;
 use super::proxy::Proxy;
 
-/// How many sessions are opened before anything is measured, so that what is made once is there.
+/// Sessions that are opened before anything is measured, so that what is made once is there.
 const WARM_UP: usize = 8;
 
-/// How many parts the compressed ones come in.
+/// Parts in which the compressed ones come.
 const WAVES: usize = 4;
 
-/// What a client says before it idles: 2 KiB in commands of 64 bytes.
+/// The commands of a client before it idles: 2 KiB in commands of 64 bytes.
 const COMMANDS: usize = 32;
 
-/// What one further session takes, with what its two TLS connections need, in bytes.
+/// Memory of one further session, with what its two TLS connections need, in bytes.
 pub(crate) struct Costs {
     pub(crate) plain: u64,
     pub(crate) compressed: u64,
 }
 
 impl Costs {
-    /// Opens so many sessions of each kind beside each other.
+    /// Opens so many sessions of each kind together.
     pub(crate) async fn measure(
         proxy: &Proxy,
         authority: &Authority,
@@ -39,7 +39,7 @@ impl Costs {
         let before = process.resident()?;
         open(proxy, authority, sessions, false, &mut clients).await?;
         let between = process.resident()?;
-        // What is kept of those that compress is made smaller once they say nothing, and the room that this leaves is taken by
+        // The state of those that compress is made smaller once they say nothing, and the room that this leaves is taken by
         // those that come later: sessions do not all come at once.
         for wave in 0..WAVES {
             open(proxy, authority, (sessions + wave) / WAVES, true, &mut clients).await?;
@@ -53,7 +53,7 @@ impl Costs {
         })
     }
 
-    /// Whether a compressed session takes at most a quarter more.
+    /// Reports if a compressed session takes at most a quarter more.
     pub(crate) fn are_close(&self) -> bool {
         self.compressed <= self.plain + self.plain / 4
     }

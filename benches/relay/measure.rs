@@ -16,26 +16,26 @@ use super::proxy::{Kind, Proxy};
 
 const KIB: u64 = 1024;
 
-/// How much the memory of deltapush may grow while a message of any size passes.
+/// Growth of deltapush's memory that is allowed while a message of any size passes.
 const MAX_GROWTH: u64 = MIB;
 
-/// What goes through before anything is measured, so that what is allocated once is there.
+/// Bytes that go through before anything is measured, so that what is allocated once is there.
 const WARM_UP: u64 = 4 * MIB;
 
 /// Rounds of which the fastest and the one with the largest growth count: other programs run, too.
 const ROUNDS: usize = 5;
 
-/// How long one message may take.
+/// Time limit of one message.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Which way a message goes.
+/// The direction of a message.
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Fetch,
     Append,
 }
 
-/// What was measured for one way.
+/// Figures of one direction.
 struct Figures {
     fastest: Duration,
     growth: u64,
@@ -140,7 +140,7 @@ impl Candidate {
         Ok(())
     }
 
-    /// With a reader who is in no hurry: whoever holds what that one does not take will show it. No matter of speed.
+    /// With a reader who is in no hurry: a relay that holds what that one does not take will show it. No matter of speed.
     async fn slow_round(&mut self, way: Way, size: u64, figures: &mut Figures) -> Result<()> {
         let before = self.memory.reset_peak()?;
         self.transfer(way, size, true).await?;

@@ -13,13 +13,13 @@ use super::program::{Program, Upstream, token};
 use super::support::certs::Authority;
 use super::support::notify::NotifyServer;
 
-/// How long all may take to come back.
+/// Time limit for all to come back.
 const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Every so many-th account receives a message while it is not watched.
 const WITH_NEWS: usize = 10;
 
-/// Descriptors beside those of connections.
+/// Descriptors other than those of connections.
 const OTHER_FILES: u64 = 100;
 
 /// Measures all, and prints a table.

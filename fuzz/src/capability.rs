@@ -53,7 +53,7 @@ pub(crate) fn check(data: &[u8]) {
     around_the_list(line, &before, &changed, &after);
 }
 
-/// What stands before and after the list is the same, byte for byte, but for spaces within and around the list.
+/// The bytes before and after the list stay the same, but for spaces within and around the list.
 fn around_the_list(line: &[u8], before: &[&[u8]], changed: &[u8], after: &[&[u8]]) {
     let start = common(line.iter(), changed.iter());
     let head = |line: &[u8]| -> Vec<u8> {
@@ -73,7 +73,7 @@ fn around_the_list(line: &[u8], before: &[&[u8]], changed: &[u8], after: &[&[u8]
     assert!(start >= head(line).len());
     let rest = |line: &[u8], names: &[&[u8]]| -> Vec<u8> {
         let list: usize = names.iter().map(|name| name.len()).sum();
-        // What follows the head, spaces aside, is the list and then the tail.
+        // The bytes after the head, spaces aside, are the list and then the tail.
         let tail: Vec<u8> =
             line[head(line).len()..].iter().copied().filter(|byte| *byte != b' ').collect();
         tail[list..].to_vec()

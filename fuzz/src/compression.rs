@@ -11,7 +11,7 @@ use super::events::{self, events};
 /// The code tables of a block that is not complete.
 const DECODER: usize = 12 * 1024;
 
-/// What one input may become: deflate makes a thousand bytes of one.
+/// The limit of one inflated input: deflate makes a thousand bytes of one.
 const MAX_INFLATED: usize = 1 << 20;
 
 thread_local! {
@@ -36,7 +36,7 @@ fn any_bytes(stream: &[u8], step: usize) {
     assert!(inflate(stream.chunks(step)) == whole, "in chunks of {step}");
     let (inflated, fault) = whole;
     match decompress_to_vec_with_limit(stream, MAX_INFLATED) {
-        // What follows the end is a fault.
+        // Bytes after the end are a fault.
         Ok(expected) => assert!(inflated == expected),
         Err(error) => {
             assert!(

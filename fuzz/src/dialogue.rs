@@ -29,7 +29,7 @@ const ASCII_SECRET: &str = "sesame%oeffne%dich";
 /// Lines kept for the client, and their limit.
 const MAX_FOR_CLIENT: usize = 32;
 
-/// What a client answers to a challenge.
+/// A client's answer to a challenge.
 const RESPONSE: &[u8] = b"c=biws,r=abc,p=def";
 
 pub(crate) fn check(data: &[u8]) {
@@ -98,7 +98,7 @@ struct Run<'a> {
     credentials: &'a Credentials,
     secret: bool,
     security: Security,
-    /// What was sent since the last command began.
+    /// Bytes sent since the last command began.
     sent: RefCell<Vec<u8>>,
 }
 
@@ -134,7 +134,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whatever the server says and whoever logs in, what is sent is one command, or a part of it that was asked for.
+    /// For any server and any login, the output is one command, or a part of it that was asked for.
     fn sends(&self, said: &OutgoingLine, has_tls: bool) {
         let bytes = said.bytes.as_slice();
         let (plain, secret) = bytes.split_at(said.secret_from);
@@ -254,7 +254,7 @@ impl Run<'_> {
         self.is_for_the_client(&logged_in.answer, &logged_in.untagged);
     }
 
-    /// What the client gets is an answer of one line and whole responses, without the password that the server may repeat.
+    /// The client gets an answer of one line and whole responses, without the password that the server may repeat.
     fn is_for_the_client(&self, answer: &[u8], untagged: &[u8]) {
         let line = [b"a1 ", answer, b"\r\n"].concat();
         assert!(
@@ -291,7 +291,7 @@ fn messages(sent: &[u8]) -> (Mechanism, Vec<Secret>) {
     )
 }
 
-/// How many messages deltapush says by itself.
+/// The number of messages that deltapush says by itself.
 fn expected(mechanism: Mechanism) -> usize {
     if mechanism == Mechanism::Login { 2 } else { 1 }
 }

@@ -1,10 +1,10 @@
-//! How an input says what happens one after the other: events, separated by a byte that IMAP has no use for. There are no
-//! lengths in it, so that a mutation somewhere leaves the rest what it was, and a person can read it.
+//! The form of an input: events, one after the other, separated by a byte that IMAP has no use for. There are no lengths in
+//! it, so that a mutation somewhere leaves the rest as it was, and a person can read it.
 
 /// Stands before each event but the first.
 const SEPARATOR: u8 = 0xfe;
 
-/// What happens: the kind is an event's first byte, the rest is what is said.
+/// The events: the kind is an event's first byte, the rest is what is said.
 pub(crate) fn events(data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     data.split(|byte| *byte == SEPARATOR)
         .filter_map(|event| event.split_first())
@@ -16,7 +16,7 @@ pub(crate) fn settings(data: &[u8]) -> (u8, &[u8]) {
     data.split_first().map_or((0, data), |(first, rest)| (*first, rest))
 }
 
-/// Whether `haystack` has `needle` in it.
+/// Reports if `haystack` has `needle` in it.
 pub(crate) fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     memchr::memmem::find(haystack, needle).is_some()
 }

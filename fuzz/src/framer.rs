@@ -14,7 +14,7 @@ struct Piece {
 
 pub(crate) fn check(data: &[u8]) {
     let (settings, stream) = events::settings(data);
-    // Whether a literal follows is for the caller to know: it is here for every announcement, or for those of one kind.
+    // The caller knows whether a literal follows: here one does for every announcement, or for those of one kind.
     let follows = |announced: Announcement| settings & 1 == 0 || !announced.synchronizing;
     let step = usize::from(settings >> 1).max(2);
     let whole = pieces(stream.chunks(stream.len().max(1)), follows);

@@ -11,14 +11,14 @@ use deltapush::upstream::id::{Introduction, command, own, with_own_name};
 
 use super::events;
 
-/// What only a proxy may say.
+/// Fields that only a proxy may send.
 const OF_PROXIES: [&str; 5] =
     ["x-originating-", "x-connected-", "x-proxy-", "x-session-", "x-forward-"];
 
 pub(crate) fn check(data: &[u8]) {
     let (settings, arguments) = events::settings(data);
     let command = [b"a ID ", arguments, b"\r\n"].concat();
-    // What a client may have said, and what it did say.
+    // Fields that a client may have sent, and those that it did send.
     let said = id::fields(&command);
     if let Some(fields) = &said {
         is_within_bounds(fields);

@@ -18,7 +18,7 @@ const RENEWAL: Duration = Duration::from_secs(540);
 /// The longest that a FETCH may take.
 const FETCH_TIME: Duration = Duration::from_secs(600);
 
-/// What one response or one moment may lead to.
+/// The most actions of one response or one moment.
 const MAX_ACTIONS: usize = 8;
 
 pub(crate) fn check(data: &[u8]) {
@@ -89,7 +89,7 @@ struct Run {
     machine: IdleMachine,
     /// The number of the last command.
     tag: u32,
-    /// How far each mailbox was looked through.
+    /// The noted position of each mailbox.
     noted: HashMap<String, Position>,
     is_over: bool,
     has_left: bool,
@@ -150,7 +150,7 @@ impl Run {
         assert!(verbs.iter().any(|verb| command.starts_with(verb)), "{command:?}");
     }
 
-    /// What was looked through stays so.
+    /// A noted position never goes back.
     fn notes(&mut self, mailbox: String, position: Position) {
         if let Some(before) = self.noted.insert(mailbox, position)
             && before.uid_validity == position.uid_validity

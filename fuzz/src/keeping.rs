@@ -23,7 +23,7 @@ static SETTINGS: LazyLock<Arc<SessionSettings>> = LazyLock::new(|| {
     Arc::new(SessionSettings { max_command: 200, max_response: 150, ..session_log::settings() })
 });
 
-/// What is looked through of the mailbox.
+/// The noted position of the mailbox.
 const NOTED: Position = Position { uid_validity: 7, uid_next: 4 };
 
 /// A session, and the observer of new mail that looks on.
@@ -77,12 +77,12 @@ impl ObservedSession {
 
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// What came of it.
+/// The outcome of a dialogue.
 #[derive(Debug, PartialEq, Eq)]
 struct Played {
     client: String,
     upstream: String,
-    /// What was said to the upstream after the client had gone.
+    /// The bytes sent to the upstream after the client had gone.
     last_words: String,
     settling: DrainStep,
     set: ChangedState,
@@ -127,7 +127,7 @@ fn play(settings: u8, script: &[u8], step: usize) -> Played {
                 _ => {}
             }
         }
-        // What the client has said before goes on when the upstream has said all.
+        // Earlier input of the client goes on when the upstream has said all.
         if gone.is_none() {
             stage.feed();
         }

@@ -1,7 +1,7 @@
-//! What must hold for any bytes whatever: a function for each part of deltapush that reads what comes from outside. A violated
+//! Properties that hold for any bytes: a function for each part of deltapush that reads what comes from outside. A violated
 //! property is a panic.
 //!
-//! The fuzz targets call them with what the fuzzer makes up; `tests/corpora.rs` of the package beside includes this file and
+//! The fuzz targets call them with what the fuzzer makes up; `tests/corpora.rs` of the parent package includes this file and
 //! calls them with what is kept in `corpus/` and `regressions/`, so that the ordinary tests need no fuzzer.
 
 mod capability;

@@ -24,7 +24,7 @@ const ALLOWANCE: Allowance = Allowance {
 /// More events than any connection may have: each but a login and the answers to two challenges ends it.
 const MAX_EVENTS: usize = 3 * ALLOWANCE.logins as usize + 2;
 
-/// What a connection came to. What comes after its end is thrown away.
+/// The outcome of a connection. Bytes after its end are thrown away.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     said: Vec<u8>,

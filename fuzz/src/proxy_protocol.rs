@@ -1,4 +1,4 @@
-//! `parser::proxy_protocol`: what is wanted is never more than the header, and whoever is named by the rules is read as the same.
+//! `parser::proxy_protocol`: it never wants more than the header, and an address written by the rules is read as the same.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +9,7 @@ use super::events;
 /// A v2 header with all that may follow it.
 const LONGEST: usize = 16 + 2048;
 
-/// What every v2 header begins with.
+/// The beginning of every v2 header.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 pub(crate) fn check(data: &[u8]) {
@@ -26,14 +26,15 @@ pub(crate) fn check(data: &[u8]) {
             let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
             assert!(header.starts_with(SIGNATURE) && header.len() == 16 + length);
         }
-        // What follows makes no difference.
+        // Bytes after the header make no difference.
         let longer = [header.as_slice(), b"a1 NOOP\r\n"].concat();
         assert_eq!(self::read(&longer), Ok((*source, header.clone())));
     }
     what_is_written_is_read(settings, stream);
 }
 
-/// What a connection's beginning says, and how much of it the header is. What ends too soon is taken for no header.
+/// The source in a connection's beginning, and the bytes of its header. A beginning that ends too soon is taken for no
+/// header.
 fn read(mut stream: &[u8]) -> Result<(ProxiedSource, Vec<u8>), HeaderError> {
     let mut header = Header::default();
     let mut taken = vec![];

@@ -1,4 +1,5 @@
-//! What a transcript shows: in dialogues of peers that know IMAP, whatever else they say, a secret in its place is never seen.
+//! The content of a transcript: in dialogues of peers that know IMAP, with anything else they say, a secret in its place is
+//! never seen.
 
 use std::sync::{Arc, LazyLock};
 
@@ -164,7 +165,7 @@ impl SessionWithSecrets {
             b'q' => vec!["i AUTHENTICATE PLAIN\r\n".into(), format!("{SECRET}\r\n").into()],
             b'l' => command(&format!("j LOGIN {words} "), form, "\r\n"),
             b'I' => vec!["k IDLE\r\n".into(), "DONE\r\n".into()],
-            // What an upstream says unasked.
+            // An unasked response of an upstream.
             b'0' => {
                 return self
                     .upstream_says(&format!("* METADATA \"INBOX\" ({token} \"{SECRET}\")\r\n"));

@@ -1,5 +1,5 @@
-//! `parser::sasl` and the exchange before the login: whoever a message names, in any mechanism, is read as the same, and nobody
-//! else is read.
+//! `parser::sasl` and the exchange before the login: the name in a message, in any mechanism, is read as the same, and no
+//! other is read.
 
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,7 @@ fn can_be_handed_on(credentials: &Credentials) {
     );
 }
 
-/// Whatever the name is, what is written by the rules is read as the same.
+/// Any name that is written by the rules is read as the same.
 fn what_is_written_is_read(bytes: &[u8]) {
     let (name, token) = bytes.split_at(bytes.len() / 2);
     let Some(user) = sasl::user_name(name).filter(|user| !user.is_empty()) else { return };

@@ -45,7 +45,7 @@ static SETTINGS: LazyLock<Vec<Arc<SessionSettings>>> = LazyLock::new(|| {
 /// The longest SELECT that is noted.
 const MAX_SELECT: usize = 1024;
 
-/// What an idling client hears now and then.
+/// The line that an idling client hears now and then.
 const STILL_HERE: &[u8] = b"* OK Still here\r\n";
 
 /// A session with both its peers.
@@ -54,7 +54,7 @@ struct SessionWithPeers {
     /// All that it has taken.
     taken: Vec<u8>,
     from_upstream: Vec<u8>,
-    /// How many requests were answered.
+    /// The number of answered requests.
     answered: usize,
     /// Time for which a peer was waited for after each event.
     waits: Vec<Option<Duration>>,
@@ -167,14 +167,14 @@ impl SessionWithPeers {
         self.taken.extend_from_slice(&waiting[..used]);
     }
 
-    /// Whether what an idling client hears is what the upstream says.
+    /// Reports if the lines that an idling client hears are the upstream's.
     fn idles_with_the_upstream(&self) -> bool {
         !self.has_keepalive || !events::contains(&self.taken.to_ascii_lowercase(), b"idle")
     }
 
     /// At most one command and one response are held, each up to its limit and the piece that went over it.
     fn is_bounded(&self, said: usize) {
-        // ID is written anew, with quotes and deltapush's name.
+        // ID is written again, with quotes and deltapush's name.
         let command = (2 * MAX_COMMAND + 100).max(command::HEAD_LIMIT) + MAX_SELECT;
         let response = MAX_RESPONSE.max(response::HEAD_LIMIT);
         let piece = self.step.min(said.max(self.it.waiting.len()).max(self.taken.len()));
@@ -186,7 +186,7 @@ impl SessionWithPeers {
     }
 }
 
-/// Whether a response says no more than that the server is there.
+/// Reports if a response says no more than that the server is there.
 fn is_keepalive(said: &[u8]) -> bool {
     response::status(said).is_some_and(|status| {
         let text = status.human_text().to_ascii_lowercase();
@@ -197,9 +197,9 @@ fn is_keepalive(said: &[u8]) -> bool {
     })
 }
 
-/// Whether nothing stands in what the client has said that deltapush would read.
+/// Reports if nothing stands in the client's input that deltapush would read.
 fn is_foreign(stream: &[u8]) -> bool {
-    // What ends IDLE, and what is no command, is deltapush's to tell.
+    // deltapush decides on the end of IDLE, and on lines that are no command.
     let has_malformed = stream
         .split_inclusive(|byte| *byte == b'\n')
         .any(|line| command::head(line).is_some_and(|head| head.verb == command::Verb::Malformed));
@@ -209,7 +209,7 @@ fn is_foreign(stream: &[u8]) -> bool {
     !has_malformed && !has_login && !has_own(stream)
 }
 
-/// Whether something stands there that deltapush would read of either peer.
+/// Reports if something stands there that deltapush would read of either peer.
 fn has_own(stream: &[u8]) -> bool {
     const OWN: [&[u8]; 9] = [
         b"metadata",
@@ -228,7 +228,7 @@ fn has_own(stream: &[u8]) -> bool {
     has_id || OWN.iter().any(|own| events::contains(&lower, own))
 }
 
-/// What does not concern deltapush comes out as it went in, as far as it can be told apart already.
+/// Bytes that do not concern deltapush come out as they went in, as far as they can be told apart already.
 fn what_is_foreign_goes_up(stage: &SessionWithPeers) {
     if is_foreign(&stage.taken) {
         assert!(
@@ -258,7 +258,7 @@ fn what_is_foreign_comes_down(stage: &SessionWithPeers) {
 /// commands in which deltapush has a part.
 fn what_the_client_hears(stage: &SessionWithPeers) {
     let said = responses(&stage.from_upstream);
-    // How many of them may have been told by now: what the upstream says may look like what deltapush says.
+    // The possible counts of those passed on by now: the upstream's lines may look like deltapush's own.
     let mut told = BTreeSet::from([0]);
     for heard in responses(&stage.it.log.client) {
         let mut next = if is_own(&heard) { told.clone() } else { BTreeSet::new() };
@@ -290,7 +290,7 @@ fn is_same(said: &[u8], heard: &[u8]) -> bool {
         })
 }
 
-/// What deltapush may keep or put another line in the place of: the `+` and the end of its own commands, and their values.
+/// Responses that deltapush may keep or replace by another line: the `+` and the end of its own commands, and their values.
 fn may_be_kept(said: &[u8]) -> bool {
     matches!(
         response::head(said),
@@ -298,7 +298,7 @@ fn may_be_kept(said: &[u8]) -> bool {
     ) || is_keepalive(said)
 }
 
-/// What deltapush says: what goes with a literal, values, and the ends of commands, which have the client's tag.
+/// deltapush's own lines: those that go with a literal, values, and the ends of commands, which have the client's tag.
 fn is_own(heard: &[u8]) -> bool {
     heard == b"+ OK\r\n"
         || heard == b"* ID (\"name\" \"deltapush\")\r\n"

@@ -25,13 +25,14 @@ use tokio_rustls::rustls::{Connection, RootCertStore, version};
 
 use super::events::{self, events};
 
-/// What a connection may hold: a message or records not complete, what was decrypted, what waits, each in a vector that grew.
+/// Limit of the memory of a connection: a message or records not complete, what was decrypted, what waits, each in a vector
+/// that grew.
 const MAX_HELD: usize = 400 * 1024;
 
 /// rustls takes no more requests for new keys without data between them.
 const MAX_KEYS: usize = 32;
 
-/// Who says much says so many bytes: more than is sealed at once.
+/// Bytes of a long output: more than is sealed at once.
 const MUCH: usize = 70_000;
 
 struct Configs {
@@ -85,17 +86,17 @@ fn configs(is_new: bool) -> &'static Configs {
     if is_new { new } else { old }
 }
 
-/// What is between both.
+/// The wire between both.
 struct Wire {
     /// Sent by the peer, and not here yet.
     under_way: VecDeque<u8>,
     arrived: VecDeque<u8>,
-    /// How much is read at once, at most.
+    /// Bytes that are read at once, at most.
     step: usize,
     /// No more arrives.
     is_cut: bool,
     sent: Vec<u8>,
-    /// How much more is taken.
+    /// Bytes that are still taken.
     room: usize,
 }
 
@@ -295,7 +296,7 @@ fn handshake<F: Future>(
     None
 }
 
-/// What the peer says is no TLS, or in no order.
+/// Bytes that are no TLS, or in no order.
 fn no_handshake(pipe: &Pipe, configs: &Configs, is_server: bool, said: &[u8]) {
     pipe.0.borrow_mut().arrived.extend(said);
     pipe.0.borrow_mut().is_cut = true;
@@ -310,7 +311,7 @@ fn no_handshake(pipe: &Pipe, configs: &Configs, is_server: bool, said: &[u8]) {
     assert!(matches!(polled, Poll::Ready(Err(_))), "nobody is there");
 }
 
-/// Whether the stream wants to be asked again although nothing arrives.
+/// Notes if the stream wants to be asked again although nothing arrives.
 #[derive(Default)]
 struct Woken(AtomicBool);
 
@@ -327,9 +328,9 @@ struct Dialogue {
     peer: Peer,
     said: Vec<u8>,
     heard: Vec<u8>,
-    /// How reading came to an end.
+    /// The end of reading.
     end: Option<Result<(), ErrorKind>>,
-    /// What the peer sent was changed, or is no TLS, or asks too much.
+    /// The peer's bytes were changed, or are no TLS, or ask too much.
     is_doubtful: bool,
     keys: usize,
     woken: Arc<Woken>,

@@ -91,7 +91,7 @@ fn watch_since(reporter: &Reporter, account: &AccountId, before: u64) -> Option<
     let start = timeline.entries.len().saturating_sub(new);
     let is = |entry: &HistoryEntry, wanted: WatchNote| matches!(entry.what, What::Watch { state, .. } if state == wanted);
     let mut entries = timeline.entries.into_iter().skip(start);
-    // What the one before it says at its end comes before that.
+    // Entries of the previous watch's end come before the first `Connecting`.
     entries.by_ref().find(|entry| is(entry, WatchNote::Connecting))?;
     entries
         .find(|entry| matches!(entry.what, What::Watch { .. }) && !is(entry, WatchNote::Connecting))

@@ -60,7 +60,7 @@ pub async fn serve(directory: PathBuf, answers: Arc<ControlServer>, stop: Cancel
     };
     let places = Arc::new(Semaphore::new(MAX_QUESTIONS));
     let mut failures = AcceptFailures::default();
-    // Whatever is under way ends with it.
+    // Questions under way end with it.
     let mut under_way = JoinSet::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         while under_way.try_join_next().is_some() {}
@@ -71,11 +71,11 @@ pub async fn serve(directory: PathBuf, answers: Arc<ControlServer>, stop: Cancel
                 continue;
             }
         };
-        // What finds no place can be asked again.
+        // A question for which there is no place can be asked again.
         if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
             let answers = Arc::clone(&answers);
             under_way.spawn(async move {
-                // There is nobody to tell if whoever asked is gone.
+                // The asker may be gone.
                 let _ = answer(stream, &answers).await;
                 drop(place);
             });
@@ -85,7 +85,7 @@ pub async fn serve(directory: PathBuf, answers: Arc<ControlServer>, stop: Cancel
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    // Left behind by a process that was killed: whoever owns the folder owns the socket.
+    // Left behind by a process that was killed: the owner of the folder owns the socket.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -25,7 +25,7 @@ pub enum ControlQuestion {
     Rewatch(AccountName),
     /// Wake devices of an account, and wait until they connect. The answer is as that of `Rewatch`.
     PushTest {
-        /// Which account.
+        /// The account.
         #[serde(flatten)]
         account: AccountName,
         /// Only the device whose token's short hash has this prefix.

@@ -236,7 +236,7 @@ impl Chain {
             self.news.get_or_insert(at);
             format!("new mail in {mailbox} noted{how}: deltapush wakes the account's devices")
         } else {
-            // Whoever fetches next does so for something else.
+            // The next fetch has another reason.
             self.news = None;
             format!("{mailbox} was checked{how}: no device to wake")
         }

@@ -44,7 +44,7 @@ pub(super) async fn follow(
         };
         let Some(record) = record else { return Ok(()) };
         let mut lines = record.to_json() + "\n";
-        // What is at hand goes out at once.
+        // Records at hand go out at once.
         while lines.len() < MAX_AT_ONCE
             && let Some(record) = followed.try_next()
         {

@@ -100,7 +100,7 @@ impl ConnectionSlot {
         }
     }
 
-    /// For whoever tries its login.
+    /// For the part that tries its login.
     #[must_use]
     pub fn claim(&self) -> Claim {
         Claim { door: Arc::clone(&self.door), id: self.id, prefix: self.prefix }

@@ -66,7 +66,7 @@ impl<K: Hash + Eq + Ord + Copy, V> FairMap<K, V> {
         self.entries.get_mut(key).map(|entry| &mut entry.value)
     }
 
-    /// The entry, made if it is not there, and used now. What had to go for it is appended to `evicted`.
+    /// The entry, made if it is not there, and used now. Keys evicted for it are appended to `evicted`.
     pub(super) fn entry_evicting(
         &mut self,
         key: K,

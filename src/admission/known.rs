@@ -21,7 +21,7 @@ const DAY: u64 = 24 * 3600;
 /// Entries of each kind. One takes some 100 bytes.
 const CAPACITY: usize = 40_000;
 
-/// Changes that wait to be written. What does not find room is written at its next use.
+/// Changes that wait to be written. One without room is written at its next use.
 const MAX_CHANGES: usize = 4096;
 
 /// The kind of an entry.
@@ -38,9 +38,9 @@ pub enum KnownKind {
 pub struct KnownEntry {
     /// The hash of its subject.
     pub key: AdmissionKey,
-    /// Which kind it is.
+    /// The kind.
     pub kind: KnownKind,
-    /// Whose login caused it.
+    /// The origin of the login that caused it.
     pub origin: EntryOrigin,
     /// Time since it was last part of an accepted login.
     pub age: Duration,

@@ -44,7 +44,7 @@ pub struct LoginGate {
     strained: Mutex<VecDeque<Arc<str>>>,
     /// For names. Kept in the state.
     names: KeyMaker,
-    /// For credentials. Of this process alone: the hashes say nothing to whoever does not have it.
+    /// For credentials. Of this process alone: without it the hashes say nothing.
     key: hmac::Key,
     /// Bytes of a hash that are stored.
     kept: usize,
@@ -132,9 +132,9 @@ impl LoginGate {
         self.logins().take_changes(Instant::now().into_std())
     }
 
-    /// The same gate, which keeps too little of its hashes for whoever reads its memory, key and all, to find passwords by them:
-    /// of a list of likely ones too many fit. One of 65536 wrong passwords is then taken for one that was right before, which
-    /// the mail server will not do.
+    /// The same limiter, which keeps too little of its hashes for a reader of its memory, key and all, to find passwords by
+    /// them: of a list of likely ones too many fit. One of 65536 wrong passwords is then taken for one that was right
+    /// before, which the mail server will not do.
     #[must_use]
     pub fn brief(self) -> Self {
         Self { kept: 2, ..self }
@@ -161,7 +161,8 @@ impl LoginGate {
         // Hashes are compared, not passwords: how long that takes says nothing.
         let stored = stored
             .is_some_and(|stored| digest == Some(self.digest(account, stored.password.expose())));
-        // Whose password is tried, and not for whose mailbox, nor how the name is spelled: a guesser has many of either.
+        // The account of the password counts, not that of the mailbox, nor the spelling of the name: a guesser has many of
+        // either.
         let guessed = AccountId::new(&given.user.to_lowercase(), &account.upstream);
         let keys = self.names.login(&guessed, prefix);
         let origin = self.names.origin(prefix, keys.upstream, false);
@@ -225,8 +226,8 @@ impl LoginGate {
         (delay.unwrap_or_else(|| logins.longest_delay()), delay.is_some())
     }
 
-    /// Tells whether a login with an invented name is to be refused without asking: the name was never accepted, its account has no
-    /// token, and the mail server is known not to make accounts for whoever logs in. Each is counted against its address.
+    /// Tells whether a login with an invented name is to be refused without asking: the name was never accepted, its account
+    /// has no token, and the mail server is known not to make accounts on login. Each is counted against its address.
     pub fn refuse_invented(&self, login: &Try) -> Option<Invented> {
         let (now, mut logins) = (Instant::now().into_std(), self.logins());
         if logins.is_known_name(login, now) || !logins.is_ordinary(login, now) {
@@ -243,12 +244,12 @@ impl LoginGate {
         }))
     }
 
-    /// Notes, after an accepted login, whether the mail server makes accounts for whoever logs in.
+    /// Notes, after an accepted login, whether the mail server makes accounts on login.
     pub fn note_server(&self, login: &Try, makes_accounts: bool) {
         self.logins().note_server(login, makes_accounts, Instant::now().into_std());
     }
 
-    /// Remembers a mail server whose limit has refused a login. Whether it was not among those that are remembered.
+    /// Remembers a mail server whose limit has refused a login. Returns true if it was not remembered before.
     pub fn note_strained(&self, upstream: &Arc<str>) -> bool {
         if upstream.len() > MAX_STRAINED_NAME {
             return false;
@@ -311,7 +312,7 @@ impl Pass {
         self.is_sent.load(Ordering::Relaxed)
     }
 
-    /// Notes, after an accepted login, whether the mail server makes accounts for whoever logs in.
+    /// Notes, after an accepted login, whether the mail server makes accounts on login.
     pub fn note_server(&self, makes_accounts: bool) {
         self.gate.note_server(&self.login, makes_accounts);
     }
@@ -327,7 +328,7 @@ impl Pass {
         self.end(outcome)
     }
 
-    /// It got no [`Permit`]. What that is answered with; `None` if others only went before it.
+    /// The login got no [`Permit`]. Returns its denial; `None` if others only went before it.
     pub fn turned_away(mut self) -> Option<Denial> {
         let UpstreamIdentity::Closed(blocked) = *self.at() else {
             self.end(LoginOutcome::Nothing);

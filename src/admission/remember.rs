@@ -36,7 +36,7 @@ pub async fn keep_known_logins(gate: Arc<LoginGate>, registry: Registry, stop: C
     let mut unwritten = KnownChanges::default();
     loop {
         let is_last = stop.run_until_cancelled(ticks.tick()).await.is_none();
-        // What could not be written is tried again alone, so that no more than one batch waits here.
+        // A failed write is tried again alone, so that no more than one batch waits here.
         if unwritten.is_empty() {
             unwritten = gate.take_changes();
         }

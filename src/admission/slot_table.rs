@@ -228,7 +228,7 @@ mod tests {
         }
         places.end_try(0, prefix(0));
         assert_eq!(places.enter(10, prefix(10), &LIMITS), Ok(Some(0)), "its login has failed");
-        // Where all places are in use, the last of those without a login go as well.
+        // With all slots in use, the last of those without a login go as well.
         let full = SlotLimits { connections: 6, before_login: 100, ..LIMITS };
         for (id, evicted) in [(11, 7), (12, 8), (13, 9), (14, 10)] {
             let address = u8::try_from(id).unwrap();

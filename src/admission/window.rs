@@ -23,7 +23,7 @@ pub enum LoginLimit {
 /// A limit that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Blocked {
-    /// Which one.
+    /// The limit.
     pub limit: LoginLimit,
     /// Until it is not any more, if nothing else fails.
     pub wait: Duration,

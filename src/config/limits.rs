@@ -109,7 +109,7 @@ impl SessionLimits {
     #[must_use]
     pub fn accounts_by_memory() -> usize {
         let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
-        // What a container may use; absent or `max` elsewhere.
+        // The memory limit of a container; absent or `max` elsewhere.
         let group = fs::read_to_string("/sys/fs/cgroup/memory.max")
             .ok()
             .and_then(|text| text.trim().parse().ok());

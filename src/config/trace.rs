@@ -67,7 +67,7 @@ impl Default for TraceFiles {
 
 impl<'de> Deserialize<'de> for TraceSettings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // What is wrong is said here and not by the visitor: only so the error has the place of the value.
+        // The error is made here and not by the visitor: only so it has the place of the value.
         deserializer.deserialize_any(TrueOrSection)?.ok_or_else(|| {
             D::Error::custom(
                 "write `true` to print it, `false`, or `directory: trace` in a line below it to write it to files",

@@ -48,7 +48,7 @@ impl Added {
 /// The one mechanism of RFC 4978.
 const COMPRESS: &str = "COMPRESS=DEFLATE";
 
-/// The whole line `line` as the client shall see it; `None` if it carries no capability list or stays as it is.
+/// The whole line `line` as the client gets it; `None` if it carries no capability list or stays as it is.
 #[must_use]
 pub fn rewrite(line: &[u8], added: Added, jmapaccess: JmapAccess) -> Option<Vec<u8>> {
     let names: Vec<&[u8]> = response::capabilities(line)?.collect();

@@ -239,12 +239,12 @@ impl CommandHead<'_> {
 
 /// Tag and verb of a command of which `start` is known; `None` if it takes more to tell.
 ///
-/// Strict where servers are lenient (RFC 9051 section 9: `tag SP verb`, then a space or the line's end), so that no server reads
-/// another verb than the one that is returned. Only several spaces between tag and verb are allowed. Whatever else a server may
-/// take for a command is [`Verb::Malformed`]: it must not reach one.
+/// Strict where servers are lenient (RFC 9051 section 9: `tag SP verb`, then a space or the line's end), so that no server
+/// reads another verb than the one that is returned. Only several spaces between tag and verb are allowed. Anything else
+/// that a server may take for a command is [`Verb::Malformed`]: it must not reach one.
 #[must_use]
 pub fn head(start: &[u8]) -> Option<CommandHead<'_>> {
-    // What lies beyond the limit must not change what was decided within it: the chunks may be of any size.
+    // Bytes beyond the limit must not change what was decided within it: the chunks may be of any size.
     let start = start.get(..HEAD_LIMIT).unwrap_or(start);
     let (tag, rest) = split_while(start, is_tag_char);
     let (spaces, rest) = split_while(rest, |byte| byte == b' ');

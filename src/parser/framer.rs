@@ -1,7 +1,7 @@
 //! Bytes to lines and literals, in any chunking and with bounded memory (RFC 9051 sections 2.2 and 4.3).
 //!
-//! The framer never holds a line: it hands on what it has and says whether the line ended. What it keeps between two chunks
-//! is the last few bytes of an unfinished line, because the announcement of a literal stands at a line's end.
+//! The framer never holds a line: it hands on what it has and says whether the line ended. Between two chunks it keeps the
+//! last few bytes of an unfinished line, because the announcement of a literal stands at a line's end.
 
 /// The longest announcement with its line end, `~{18446744073709551615+}` CR LF, is 26 bytes; one more tells what precedes it.
 const TAIL: usize = 27;
@@ -26,7 +26,7 @@ pub struct Announcement {
 pub enum LineEnd {
     /// With CR LF (or a bare LF, which servers accept too) and nothing that looks like a literal.
     Plain,
-    /// With an announcement. Whether a literal really follows is for the caller to know: see [`Framer::begin_literal`].
+    /// With an announcement. The caller knows whether a literal really follows: see [`Framer::begin_literal`].
     Literal(Announcement),
 }
 
@@ -161,8 +161,8 @@ fn split_after_newline(input: &[u8]) -> Option<(&[u8], &[u8])> {
     input.split_at_checked(memchr::memchr(b'\n', input)?.saturating_add(1))
 }
 
-/// The literal that a line announces at its end, if it does. What precedes the brace must be what the grammar allows before
-/// a literal (a space, an opening parenthesis, the line's start): sloppy servers send mailbox names such as `a{5}` bare.
+/// The literal that a line announces at its end, if it does. Before the brace only what the grammar allows before a literal
+/// counts (a space, an opening parenthesis, the line's start): sloppy servers send mailbox names such as `a{5}` bare.
 fn announcement(line: &[u8]) -> Option<Announcement> {
     let line = line.strip_suffix(b"\n")?;
     let inner = line.strip_suffix(b"\r").unwrap_or(line).strip_suffix(b"}")?;

@@ -1,9 +1,10 @@
-//! FETCH, EXISTS and STATUS responses by the grammar, as imap-proto reads it. For evidence only: a response that does not fit the
-//! grammar says nothing. Where a missed response would be a missed message, [`data`](super::data) reads with tolerance.
+//! FETCH, EXISTS and STATUS responses by the grammar, as imap-proto reads it. For evidence only: a response that does not
+//! fit the grammar says nothing. [`data`](super::data) reads with tolerance, for cases in which a missed response is a
+//! missed message.
 
 use super::framer::{Fragment, Framer, LineEnd};
 
-/// The deepest nesting of parentheses that is parsed. What deltapush asks for has two levels.
+/// The deepest nesting of parentheses that is parsed. deltapush asks for two levels.
 const MAX_DEPTH: usize = 8;
 
 /// The untagged response of a whole line, as imap-proto understands it: a number's (EXISTS, EXPUNGE, FETCH), STATUS, or OK;

@@ -18,7 +18,7 @@ const FIXED_V2: usize = 16;
 /// The most that may follow it: addresses have 36 bytes at most, and nothing else in it is read.
 const LONGEST_V2: usize = 2048;
 
-/// Whose connection it is.
+/// The source of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxiedSource {
     /// A client's.
@@ -81,7 +81,8 @@ impl Header {
             return match self.held.len() {
                 _ if ended => Err(HeaderError::Wrong),
                 LONGEST_V1.. => Err(HeaderError::TooLong),
-                // What follows the line's end is not ours: no more than CRLF is certain to come, of it LF alone after a CR.
+                // Bytes after the line's end are not the header's: no more than CRLF is certain to come, of it LF alone
+                // after a CR.
                 len => {
                     let certain = if self.held.ends_with(b"\r") { 1 } else { 2 };
                     Ok(ProxyHeaderStep::Want(LONGEST_V1.saturating_sub(len).min(certain)))
@@ -119,7 +120,7 @@ fn source_of(line: &str) -> Option<ProxiedSource> {
     }
     let family = words.next()?;
     if family == "UNKNOWN" {
-        // Whatever follows is to be ignored.
+        // The rest of the line is to be ignored.
         return Some(ProxiedSource::Sender);
     }
     let mut address = || words.next()?.parse::<IpAddr>().ok();

@@ -53,7 +53,7 @@ pub enum ResponseHead<'a> {
     },
     /// `* OK` and its like.
     Status {
-        /// Which.
+        /// The condition.
         condition: Condition,
         /// Its possible response code.
         code: CodeKind,
@@ -69,7 +69,7 @@ pub enum ResponseHead<'a> {
 /// The kind of the line that begins with `start`; `None` if it takes more to tell.
 #[must_use]
 pub fn head(start: &[u8]) -> Option<ResponseHead<'_>> {
-    // What lies beyond the limit must not change what was decided within it: the chunks may be of any size.
+    // Bytes beyond the limit must not change what was decided within it: the chunks may be of any size.
     let start = start.get(..HEAD_LIMIT).unwrap_or(start);
     // A line's end is at the end of what is given; in whole responses with literals it is further in front.
     let complete = start.ends_with(b"\n")
@@ -239,7 +239,7 @@ pub fn without_referral(line: &[u8]) -> Option<Vec<u8>> {
     // From the end of the line: a tag may have a bracket in it.
     let (start, mut words) =
         line.split_at_checked(line.trim_ascii_end().len().checked_sub(status.text.len())?)?;
-    // What stood behind it would be the code then.
+    // A second code would take the place of the first.
     while let Some(code) = code_of(words).filter(|code| is_code(code, "REFERRAL")) {
         words = words.get(code.len().checked_add(2)?..)?;
         words = words.strip_prefix(b" ").unwrap_or(words);

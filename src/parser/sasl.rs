@@ -108,7 +108,7 @@ pub enum NoScram {
 /// [`NoScram`].
 pub fn scram_first(mechanism: Mechanism, message: &[u8]) -> Result<Credentials, NoScram> {
     let (authorization, bare) = gs2_header(message)?;
-    // What begins with m= is an extension that must be understood, and nobody has defined one.
+    // An attribute m= is an extension that must be understood, and nobody has defined one.
     let mut attributes = bare.split(|byte| *byte == b',');
     let user =
         attributes.next().and_then(|name| name.strip_prefix(b"n=")).ok_or(NoScram::Malformed)?;
@@ -130,7 +130,7 @@ fn gs2_header(message: &[u8]) -> Result<(Option<String>, &[u8]), NoScram> {
         return Err(NoScram::Malformed);
     };
     match flag {
-        // y: the client could bind, and believes that the server cannot. Whether that is so the server judges.
+        // y: the client could bind, and believes that the server cannot. The server judges whether that is so.
         b"n" | b"y" => {}
         _ if flag.starts_with(b"p=") => return Err(NoScram::ChannelBinding),
         _ => return Err(NoScram::Malformed),

@@ -80,7 +80,8 @@ fn unescape(raw: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(plain)
 }
 
-/// A literal, in any of its forms, with its data. What the framer takes for none (it has too many digits) is none here.
+/// A literal, in any of its forms, with its data. One that the framer does not take for a literal (it has too many digits)
+/// is none here.
 pub fn literal(input: &[u8]) -> Parsed<'_, &[u8]> {
     let digits = take_while_m_n(1, MAX_DIGITS, |byte: u8| byte.is_ascii_digit());
     let (rest, size) = delimited(

@@ -61,8 +61,8 @@ struct Begun {
 
 impl IncomingClient {
     /// Serves the client until it is gone.
-    // Not an async fn: its task would hold what it is given for as long as the session lasts, and what the login needs beside
-    // what the relay needs. All that is boxed and given back after the login; what is left is small.
+    // Not an async fn: its task would hold what it is given for as long as the session lasts, and the needs of the login on
+    // top of those of the relay. All that is boxed and given back after the login; what is left is small.
     pub(super) fn serve(
         self,
         tcp: TcpStream,
@@ -189,7 +189,7 @@ impl IncomingClient {
         loop {
             match self.next_event(client, &mut machine, &mut received).await? {
                 PreauthEvent::StartTls => {
-                    // Whatever followed in plaintext came from anybody: it is dropped (RFC 9051 section 6.2.1).
+                    // Bytes that followed in plaintext came from anybody: they are dropped (RFC 9051 section 6.2.1).
                     received = Vec::new();
                     let Stream::Plain(tcp) = client.take()? else { return Err(NoLogin::Closed) };
                     client.resume(self.handshake(tcp, Guests::Imap).await?);

@@ -141,7 +141,7 @@ impl IncomingClient {
         }
     }
 
-    /// Asks the mail server. Where it allows no more sessions, the account's watch session may yield to the client.
+    /// Asks the mail server. If it allows no more sessions, the account's watch session may yield to the client.
     async fn ask_mail_server(
         &mut self,
         login: &AdmittedLogin<'_>,
@@ -379,9 +379,9 @@ fn outcome(error: &ConnectError, sent: bool) -> LoginOutcome {
     }
 }
 
-/// Reports if the login name is of the domain of the mailbox. Where that domain names the server that is asked, its owner
-/// could have passwords of any other domain guessed there, with a new name for the server, and so a new count, whenever one
-/// is used up.
+/// Reports if the login name is of the domain of the mailbox. With a server that the mailbox's domain names, the owner of
+/// that domain could otherwise have passwords of any other domain guessed there, with a new name for the server, and so a
+/// new count, whenever one is used up.
 fn is_of_one_domain(credentials: &Credentials) -> bool {
     let domain = |login: &str| login.rsplit_once('@').map(|(_, domain)| domain.to_lowercase());
     domain(&credentials.user) == domain(credentials.owner())

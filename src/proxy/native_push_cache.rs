@@ -8,7 +8,7 @@ use tracing::info;
 
 use crate::upstream::route::Target;
 
-/// Which upstreams push by themselves, as far as they were asked: a question less at each login.
+/// The upstreams that push by themselves, as far as they were asked: a question less at each login.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
     known: DashMap<String, (bool, Instant)>,

@@ -44,7 +44,7 @@ impl relay::SessionServices for AccountHandle {
 
     fn idles_in(&self, mailbox: &str) {
         self.kept.waits_in(mailbox);
-        // Where other programs of the account wait is no business of its phones'.
+        // The mailbox in which another program of the account waits is no business of its phones.
         if self.device.get().is_none() || !self.registry.must_note_idle(&self.account, mailbox) {
             return;
         }
@@ -65,7 +65,7 @@ impl relay::SessionServices for AccountHandle {
     fn learns(&self, lesson: FetchLesson) {
         let Some(token) = self.device.get() else { return };
         let lesson = match lesson {
-            // What another device of the account has sent, this one may have already.
+            // This device may already have what another device of the account has sent.
             FetchLesson::LeftUnencrypted(mut senders) => {
                 senders.retain(|sender| !sender.eq_ignore_ascii_case(self.account.login()));
                 FetchLesson::LeftUnencrypted(senders)

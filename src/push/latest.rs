@@ -79,7 +79,7 @@ impl<K: Clone + Eq + Hash, V> Receiver<K, V> {
         let key = waiting.order.pop_front()?;
         let value = waiting.values.remove(&key)?;
         if waiting.order.is_empty() {
-            // What one burst needed is not kept for ever.
+            // The memory that one burst needed is given back.
             *waiting = WaitingValues::new();
         }
         Some((key, value))

@@ -41,7 +41,7 @@ pub(super) const FAULT: PostAnswer =
 pub struct NotifierSettings {
     /// The URL to which tokens are posted.
     pub url: Url,
-    /// Whom that server's certificate must come from: [`https_roots`](crate::tls::client::https_roots).
+    /// The authorities of that server's certificate: [`https_roots`](crate::tls::client::https_roots).
     pub roots: RootCertStore,
     /// Named in the User-Agent field.
     pub contact: Option<Contact>,
@@ -167,7 +167,7 @@ impl Notifier {
     fn post(&mut self, token: DeviceToken, limit: Duration) {
         let (poster, began) = (self.poster.clone(), Instant::now());
         self.in_flight.spawn(async move {
-            // A bug in there must not leave the token in flight for ever.
+            // A bug in there must not leave the token in flight permanently.
             let answer = AssertUnwindSafe(poster.post(&token, limit)).catch_unwind().await;
             (token, answer.unwrap_or(FAULT), began.elapsed())
         });

@@ -96,7 +96,7 @@ impl Tests {
                 .catch_unwind()
                 .await
                 .unwrap_or(FAULT);
-            // Whoever asked may have gone.
+            // The asker may have gone.
             let _ = answer.send(post_result(ended));
             (token, ended, began.elapsed())
         });

@@ -141,8 +141,8 @@ impl Watch {
         self.lock().status.as_mut().map(change)
     }
 
-    /// Starts a task that watches, in place of the one that runs; `spawn` returns none if the account is erased. What is known
-    /// of the account's mailboxes stays.
+    /// Starts a task that watches, in place of the one that runs; `spawn` returns none if the account is erased. Known facts
+    /// of the account's mailboxes stay.
     pub(crate) fn run(&self, spawn: impl FnOnce() -> Option<AbortHandle>) {
         let mut task = self.lock();
         if let Some(running) = task.running.take() {
@@ -182,7 +182,7 @@ impl Watch {
         self.lock().status.is_some()
     }
 
-    /// Waits until the watch shall give way.
+    /// Waits until the watch is asked to give way.
     pub(crate) async fn asked_to_give_way(&self) {
         self.yield_session.notified().await;
     }
@@ -306,7 +306,7 @@ impl Watch {
     pub fn yield_session(&self) -> bool {
         let has_session = self.change(|entry| entry.has_session).unwrap_or_default();
         if has_session {
-            // Only whoever waits now: the next session shall not find an old wish.
+            // Only the present waiter: the next session must not find an old request.
             self.yield_session.notify_waiters();
         }
         has_session

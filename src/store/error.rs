@@ -16,7 +16,7 @@ pub enum OpenError {
     /// A file or folder of the state cannot be made, read or written.
     #[error("the state cannot be used: {}: {}", path.display(), explain(path, source))]
     Io {
-        /// Which file or folder.
+        /// The file or folder.
         path: PathBuf,
         /// The system's error.
         source: io::Error,
@@ -133,8 +133,8 @@ impl OpenError {
     }
 }
 
-/// Why a change of the state did not happen. The store itself says in the log that the disk is full or SQLite fails, once and
-/// then now and then: whoever gets this need not.
+/// Why a change of the state did not happen. The store itself says in the log that the disk is full or SQLite fails, once
+/// and then now and then: its callers need not.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The disk is full; the operator's to mend. The state on disk is as it was.

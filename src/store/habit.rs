@@ -15,7 +15,7 @@ const HASH_LEN: usize = 8;
 /// A sender of mail, as a hash that nothing but the same sender and the same token gives.
 pub(super) type SenderHash = [u8; HASH_LEN];
 
-/// Which messages a device's app fetches.
+/// The messages that a device's app fetches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fetches {
     /// Encrypted ones only, by the rule in [`encrypted_only`](crate::push::encrypted_only).
@@ -88,8 +88,8 @@ impl FetchHabit {
     }
 }
 
-/// Hashes a sender with the token: the hash of one sender differs from device to device. Whoever has the token can try addresses
-/// against it.
+/// Hashes a sender with the token: the hash of one sender differs from device to device. The token's holder can try
+/// addresses against it.
 fn sender_hash(token: &DeviceToken, sender: &str) -> SenderHash {
     let digest = digest(
         &SHA256,

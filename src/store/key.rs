@@ -71,7 +71,7 @@ pub(super) fn look(
         KeySource::File(path) => Some(waiting_path(path)).filter(|path| path.exists()),
         _ => None,
     };
-    // What is not a key in its place is no reason yet to stop: the right one may be waiting.
+    // A file in its place that is no key is no reason yet to stop: the right one may be waiting.
     let present = match present(source) {
         Err(OpenError::KeyMalformed { .. }) if waiting.is_some() => None,
         present => present?,
@@ -187,7 +187,7 @@ pub(super) fn let_wait(path: &Path, key: &SealingKey) -> Result<(), OpenError> {
     }
     let owner = fs::metadata(path).ok();
     put_new(&waiting, |_, file| {
-        // Who rotates may be root, and who serves another.
+        // The rotation may run as root, and the server as another user.
         if let Some(owner) = &owner {
             fchown(&*file, Some(owner.uid()), Some(owner.gid()))?;
         }

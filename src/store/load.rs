@@ -38,7 +38,7 @@ pub(super) fn load(
         accounts.push(AccountRecord { account, credentials, tokens, idled, called });
     }
     let mut unannounced = unannounced(connection)?;
-    // Where sessions are kept, whoever keeps them calls devices back, at a pace of its own.
+    // With kept sessions, their pool calls devices back, at a pace of its own.
     if !keeps_sessions {
         call_back(&accounts, &mut unannounced, now);
     }
@@ -109,7 +109,7 @@ fn served(connection: &Connection) -> rusqlite::Result<Uptime> {
         .map(Uptime)
 }
 
-/// Erases all sealed credentials. Whether there were any.
+/// Erases all sealed credentials. Returns true if there were any.
 pub(super) fn erase_credentials(connection: &Connection) -> rusqlite::Result<bool> {
     let erased = connection
         .execute("UPDATE accounts SET credentials = x'' WHERE length(credentials) > 0", [])?;

@@ -45,8 +45,8 @@ impl UnixTime {
     }
 }
 
-/// Seconds for which deltapush has served with this state, over all its runs, counted by a monotonic clock. How long
-/// something was not seen is measured so: neither a stepped wall clock nor a long outage makes it older.
+/// Seconds for which deltapush has served with this state, over all its runs, counted by a monotonic clock. It measures how
+/// long something was not seen: neither a stepped wall clock nor a long outage makes it older.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Uptime(pub i64);
 
@@ -82,7 +82,7 @@ pub struct DualTime {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Generation(pub u64);
 
-/// Which tokens of an account have something to announce.
+/// The tokens of an account that have something to announce.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Announce {
     /// None.
@@ -155,9 +155,9 @@ pub struct QuarantineRecord {
 /// An account that was erased by deltapush itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Erased {
-    /// Whose account.
+    /// The account.
     pub account: AccountId,
-    /// When.
+    /// The time.
     pub at: UnixTime,
     /// Why, in words.
     pub reason: String,
@@ -175,7 +175,7 @@ pub struct Idled {
 /// An account as it was found at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountRecord {
-    /// Whose account.
+    /// The account.
     pub account: AccountId,
     /// The credentials of its watcher, or of its client if they are good for nothing else. None if they are not on disk
     /// or could not be unsealed: then its client must log in once.
@@ -239,7 +239,7 @@ pub struct KnownLogin {
 pub enum Change {
     /// The account's tokens are now these. With none left it has been erased.
     Tokens {
-        /// Whose tokens.
+        /// The account of the tokens.
         account: AccountId,
         /// The credentials that came with the change.
         credentials: Option<Arc<Credentials>>,
@@ -248,7 +248,7 @@ pub enum Change {
     },
     /// The account is logged in to with these from now on.
     Credentials {
-        /// Whose credentials.
+        /// The account of the credentials.
         account: AccountId,
         /// The new ones.
         credentials: Arc<Credentials>,
@@ -262,7 +262,7 @@ pub enum Change {
     },
     /// The mailboxes that the account's clients idled in are now these, the latest first.
     Idled {
-        /// Whose clients.
+        /// The account of the clients.
         account: AccountId,
         /// The mailboxes.
         mailboxes: Vec<Idled>,
@@ -284,7 +284,7 @@ pub enum Change {
 /// An account as a person is shown it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountStatus {
-    /// Whose account.
+    /// The account.
     pub account: AccountId,
     /// Its tokens, the first one registered first.
     pub tokens: Vec<TokenStatus>,

@@ -1,8 +1,8 @@
 //! Replacement of the key that seals credentials.
 //!
 //! A kill at any instant leaves a state that opens: the new key is on disk before anything is sealed with it, all is sealed
-//! anew in one transaction together with the check that a key is known by, and whoever opens the state takes the key that
-//! fits the check ([`key::sealer`]).
+//! with it in one transaction together with the check that a key is known by, and opening the state takes the key that fits
+//! the check ([`key::sealer`]).
 
 use std::path::Path;
 

@@ -114,7 +114,7 @@ fn open(path: &Path) -> Result<Connection, OpenError> {
     // An answer means that it is on disk: NORMAL would lose the last commits when the power fails.
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    // What is deleted is overwritten: credentials and tokens do not linger in free pages.
+    // Deleted content is overwritten: credentials and tokens do not linger in free pages.
     connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)

@@ -60,7 +60,7 @@ impl StoreSettings {
         Self { directory: storage.directory.clone(), credentials }
     }
 
-    /// A state with its key beside it.
+    /// A state with its key in the same folder.
     #[must_use]
     pub fn sealed(directory: impl Into<PathBuf>) -> Self {
         let directory = directory.into();

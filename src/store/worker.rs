@@ -1,7 +1,7 @@
 //! The thread that owns the state file, and the queue to it.
 //!
-//! Whatever is queued goes into one transaction, each operation within a savepoint of its own: one that fails takes nothing
-//! else with it. Answers are given after the commit.
+//! All queued operations go into one transaction, each within a savepoint of its own: one that fails takes nothing else with
+//! it. Answers are given after the commit.
 
 use std::fs::File;
 use std::sync::{Mutex, PoisonError};

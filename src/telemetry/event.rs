@@ -27,14 +27,14 @@ pub enum TelemetryEvent<'a> {
     LoggedOut {
         /// The client's connection.
         session: u64,
-        /// Whose; `None` if the account has no device.
+        /// The account's; `None` if it has no device.
         account: Option<&'a AccountTelemetry>,
     },
     /// A client handed over its token, new or known.
     Registered {
         /// The client's connection.
         session: u64,
-        /// Whose; `None` if the account was erased meanwhile.
+        /// The account's; `None` if it was erased meanwhile.
         account: Option<&'a AccountTelemetry>,
         /// The device's token.
         token: &'a DeviceToken,

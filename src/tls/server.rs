@@ -1,5 +1,5 @@
-//! TLS towards clients: one server configuration for IMAP and one for listeners that show pages too, built once. What may
-//! change while deltapush runs, the certificates and the proofs for an authority, lies behind them.
+//! TLS towards clients: one server configuration for IMAP and one for listeners that show pages too, built once. The parts
+//! that may change while deltapush runs, the certificates and the proofs for an authority, lie behind them.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(crate) const HTTP_2: &[u8] = b"h2";
 pub struct ServerTls {
     /// IMAP alone.
     pub imap: Arc<ServerConfig>,
-    /// IMAP, and HTTP beside it.
+    /// IMAP, and HTTP too.
     pub web: Arc<ServerConfig>,
     /// The certificates that both show.
     pub certificates: Arc<Certificates>,

@@ -203,7 +203,7 @@ impl TraceFolder {
             fs::remove_file(&path).or_else(ignore_absent)?;
             total = total.saturating_sub(size);
         }
-        // What was open may be gone.
+        // The open files may be gone.
         self.close_all()
     }
 }

@@ -113,7 +113,7 @@ impl Hub {
         most
     }
 
-    /// Hands a line to all who want it. Whether somebody may want it later.
+    /// Hands a line to all who want it. Returns true if a follower may want it later.
     pub(super) fn send(&self, record: &Arc<Record>, known: KnownSession<'_>) -> bool {
         let followers = self.read();
         let mut held = false;

@@ -13,7 +13,7 @@ use crate::account::AccountId;
 pub struct Record {
     /// When its last byte was seen.
     pub time: Timestamp,
-    /// Whose it is; `None` for what concerns the trace itself.
+    /// The session; `None` for what concerns the trace itself.
     pub session: Option<SessionId>,
     /// The session's account, as soon as it is known.
     pub account: Option<AccountId>,
@@ -26,7 +26,7 @@ pub struct Record {
 pub enum TraceEntry {
     /// Something was said.
     Said {
-        /// By whom, to whom.
+        /// Sender and receiver.
         speaker: Speaker,
         /// deltapush's treatment of it.
         mark: Mark,
@@ -35,7 +35,7 @@ pub enum TraceEntry {
     },
     /// Something happened.
     Note(String),
-    /// So many lines are missing here, because whoever reads was too slow.
+    /// So many lines are missing here, because the reader was too slow.
     Dropped(u64),
 }
 

@@ -29,7 +29,7 @@ const MAX_HELD: usize = 8 * 1024;
 pub struct Recorder {
     hub: Arc<Hub>,
     session: SessionId,
-    /// Whose session it is, or who tried to log in last.
+    /// The account of the session, or of its last login attempt.
     account: Option<AccountId>,
     logged_in: bool,
     /// The hub's state when it was looked at last.
@@ -86,7 +86,7 @@ impl Recorder {
         }
     }
 
-    /// A login of `account` is tried. What the session said and says counts as that account's, until another is tried.
+    /// A login of `account` is tried. All lines of the session count as that account's, until another is tried.
     pub fn tries(&mut self, account: &AccountId) {
         self.becomes(account, false);
     }
@@ -118,7 +118,7 @@ impl Recorder {
                 self.hub.send_held(&record, before, self.known());
             }
         }
-        // Whoever follows may want it now, or not any more.
+        // Followers may want it now, or not any more.
         let now = self.hub.state();
         self.look(now);
     }

@@ -136,7 +136,7 @@ fn command(before: &str, form: u8, after: &str) -> Vec<String> {
 fn before_login(trace: &mut Recorder, kind: u8, form: u8, words: &str) {
     let mut dialogue = PreauthDialogue::begin();
     let pieces = match kind % 14 {
-        // Where no arguments belong, and where no command is.
+        // A secret as arguments of a command without any, and in place of a command.
         8 => vec![format!("a NOOP {SECRET}\r\n")],
         9 => vec![format!("a STARTTLS {SECRET}\r\n"), format!("a CAPABILITY {SECRET}\r\n")],
         10 => vec![format!("{SECRET} {SECRET}\r\n")],

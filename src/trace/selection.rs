@@ -20,7 +20,7 @@ pub enum Audience {
 /// A follower's selection of lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceSelection {
-    /// Which sessions.
+    /// The sessions.
     pub audience: Audience,
     /// One side of them alone.
     pub side: Option<ConnectionSide>,

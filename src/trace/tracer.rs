@@ -13,7 +13,7 @@ use super::selection::TraceSelection;
 use crate::account::AccountId;
 use crate::config::TraceSettings;
 
-/// Hands the lines of all sessions to whoever follows them. Clones are of the same one.
+/// Hands the lines of all sessions to their followers. Clones are of the same one.
 #[derive(Clone, Default)]
 pub struct Tracer {
     hub: Arc<Hub>,

@@ -1,5 +1,4 @@
-//! Which IP addresses are on the public Internet: the only ones that a name may lead to which a stranger or a stranger's DNS
-//! chose.
+//! IP addresses on the public Internet: the only ones that a name may lead to which a stranger or a stranger's DNS chose.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -35,11 +35,11 @@ const ATTEMPT: Duration = Duration::from_secs(6);
 
 /// A login to make.
 pub struct LoginRequest<'a> {
-    /// Where.
+    /// The mail server.
     pub target: &'a Target,
     /// The means of reaching it.
     pub upstreams: &'a Upstreams,
-    /// As whom.
+    /// The credentials of the login.
     pub credentials: Credentials,
     /// The purpose.
     pub purpose: Purpose,
@@ -47,7 +47,7 @@ pub struct LoginRequest<'a> {
     pub origin: Option<ClientOrigin>,
     /// The client's identification.
     pub introduction: Introduction,
-    /// Whose leave it takes; `None` where failed logins are not counted.
+    /// The permit that it takes; `None` if failed logins are not counted.
     pub permit: Option<&'a dyn Permit>,
 }
 

@@ -259,8 +259,8 @@ fn refused(error: NetError, what: &'static str, name: &str) -> DnsError {
     DnsError::Failed { name: name.to_owned(), reason: error.to_string() }
 }
 
-/// The same, for whoever fetches by HTTP: an address that is not within reach is never connected to, whichever name or
-/// redirection led to it.
+/// The same, for fetches by HTTP: an address that is not within reach is never connected to, whichever name or redirection
+/// led to it.
 #[derive(Debug, Clone)]
 pub struct HttpDns {
     /// The resolver.

@@ -33,8 +33,8 @@ pub(super) fn interleaved(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
     order
 }
 
-/// Connects to the first of `candidates` that lets itself be connected to; the other attempts are given up. What is left in
-/// `candidates` has not failed, and may be tried if this connection is of no use.
+/// Connects to the first of `candidates` that lets itself be connected to; the other attempts are given up. Addresses left
+/// in `candidates` have not failed, and may be tried if this connection is of no use.
 pub(super) async fn race(candidates: &mut Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut waiting = std::mem::take(candidates).into_iter();
     let mut under_way = Vec::new();

@@ -78,7 +78,7 @@ impl Introduction {
             return None;
         }
         let mut fields = with_own_name(self.client.as_deref().unwrap_or_default());
-        // What the server is to rely on goes before what the client would like it to know. deltapush's name stands last.
+        // Fields that the server relies on take precedence over the client's. deltapush's name stands last.
         let room = MAX_FIELDS.saturating_sub(self.extra.len()).max(1);
         let from = fields.len().saturating_sub(room);
         fields.drain(..from);
@@ -93,8 +93,8 @@ impl Introduction {
     }
 }
 
-/// An ID command without its tag, all strings quoted. What cannot be quoted is left out: a login has no place for literals
-/// beside those of the password.
+/// An ID command without its tag, all strings quoted. Fields that cannot be quoted are left out: a login has no place for
+/// literals other than those of the password.
 #[must_use]
 pub fn command(fields: &[Field]) -> String {
     let quotable = |bytes: &Vec<u8>| is_quotable(bytes);

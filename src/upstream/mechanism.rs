@@ -109,7 +109,7 @@ fn listed(credentials: &Credentials, capabilities: &Capabilities) -> Vec<LoginMe
                 plain.into_iter().chain(auth_login).chain(login).collect()
             }
         }
-        // Who has both had XOAUTH2 first.
+        // Servers that have both had XOAUTH2 first.
         CredentialKind::Token => sasl(&[Mechanism::XOAuth2, Mechanism::OAuthBearer]),
         CredentialKind::Exchange(mechanism) => sasl(&[mechanism]),
     }

@@ -33,7 +33,7 @@ pub mod route;
 /// All that is needed to reach the servers that the configuration names.
 #[derive(Debug)]
 pub struct Upstreams {
-    /// Whose server is which.
+    /// The routes to the servers.
     pub routes: route::Routes,
     /// Verifying their certificates.
     pub tls: ClientConfigs,
@@ -69,7 +69,7 @@ impl Upstreams {
         })
     }
 
-    /// As another configuration wants it. What was looked up stays known, unless somebody else is to be asked.
+    /// Applies another configuration. Look-ups stay known, unless `dns` or `routes` changed.
     ///
     /// # Errors
     /// [`TrustError`] if a file of certificate authorities does not serve.

@@ -48,7 +48,7 @@ pub async fn capabilities(
             if !line(&mut tcp, "dp2 ").await?.to_ascii_uppercase().starts_with("DP2 OK") {
                 return Err(LoginError::NoStartTls.into());
             }
-            // Whatever came after that answer in plaintext is no TLS: the handshake fails.
+            // Plaintext after that answer is no TLS: the handshake fails.
             said = ask(&mut look.secure(tcp).await?, false).await?;
         }
         Ok(said)
@@ -147,7 +147,7 @@ async fn ask(
     Err(ConnectError::TooMuch)
 }
 
-/// The first line that begins so. What comes in between is passed over.
+/// The first line that begins so. Lines before it are passed over.
 async fn line(stream: &mut (impl AsyncRead + Unpin), start: &str) -> Result<String, ConnectError> {
     for _ in 0..MAX_LINES {
         let mut line = Vec::new();

@@ -42,8 +42,9 @@ const CODES: [(&str, LoginRefusal); 13] = [
     ("PRIVACYREQUIRED", LoginRefusal::Credentials),
 ];
 
-/// Words that say it where no code does; the first that is found counts. What is about the moment for certain comes first, and
-/// "try again" late: servers say it of a wrong password too, and what is taken for a moment is counted as no failed login.
+/// Words that tell the refusal if no code does; the first that is found counts. Those that are about the moment for certain
+/// come first, and "try again" late: servers say it of a wrong password too, and a refusal of the moment is counted as no
+/// failed login.
 const WORDS: [(&str, LoginRefusal); 35] = [
     ("enable imap", LoginRefusal::Disabled),
     ("not enabled for imap", LoginRefusal::Disabled),
@@ -109,7 +110,7 @@ pub fn classify_bye(words: &str) -> LoginRefusal {
 /// The word, in any case, by which a client recognizes a wrong password (chatmail/core does).
 const FATAL_WORD: &[u8] = b"authentication";
 
-/// A refused login as the client shall hear it, answer and untagged lines as in [`classify`]: as it is if it is about the
+/// A refused login as the client gets it, answer and untagged lines as in [`classify`]: as it is if it is about the
 /// password, or may be. Otherwise in words that are not taken for that; code and meaning stay.
 #[must_use]
 pub fn for_client(answer: Vec<u8>, untagged: Vec<u8>) -> (Vec<u8>, Vec<u8>) {

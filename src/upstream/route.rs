@@ -28,7 +28,7 @@ pub struct Asked<'a> {
     pub login: &'a str,
     /// The listener to which the client connected.
     pub listener: Option<&'a Listener>,
-    /// Which name the client asked for in TLS, in lower case.
+    /// The name that the client asked for in TLS, in lower case.
     pub host: Option<&'a str>,
 }
 

@@ -1,4 +1,4 @@
-//! Which login goes where, and as whom.
+//! Routes: the server of each login, and the login name there.
 
 use std::path::Path;
 

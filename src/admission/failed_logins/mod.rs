@@ -57,7 +57,7 @@ const CAPACITY: usize = 20_000;
 pub struct Try {
     /// The client's network.
     pub prefix: Prefix,
-    /// Whose entries in the maps it makes.
+    /// The origin of the entries that it makes in the maps.
     pub origin: EntryOrigin,
     /// The account and the mail server.
     pub keys: LoginKeys,
@@ -258,7 +258,7 @@ impl Logins {
         login.registered || self.known.has_name(&login.keys.account, now)
     }
 
-    /// Tells whether the mail server of the login is known not to make accounts for whoever logs in.
+    /// Tells whether the mail server of the login is known not to make accounts on login.
     #[must_use]
     pub fn is_ordinary(&self, login: &Try, now: Instant) -> bool {
         self.known.has_name(&login.keys.ordinary, now)

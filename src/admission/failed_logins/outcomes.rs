@@ -18,8 +18,8 @@ use crate::policy::FailedLogins;
 const MAX_DIGESTS: usize = 8;
 
 impl Logins {
-    /// A login for which there is no server. How long the answer is to wait; none if the address has failed too often to be told
-    /// of any more.
+    /// Counts a login for which there is no server. Returns the delay of its answer; none if the address has failed too
+    /// often to be told of any more.
     pub fn lost(&mut self, prefix: Prefix, origin: EntryOrigin, now: Instant) -> Option<Duration> {
         let failed = self.address_failures(prefix, now);
         if failed >= self.limits.per_address {
@@ -31,7 +31,7 @@ impl Logins {
         Some(self.delay_after(failed + 1))
     }
 
-    /// Notes, after an accepted login, whether the mail server makes accounts for whoever logs in.
+    /// Notes, after an accepted login, whether the mail server makes accounts on login.
     pub fn note_server(&mut self, login: &Try, makes_accounts: bool, now: Instant) {
         if makes_accounts {
             self.known.forget_name(&login.keys.ordinary, now);
@@ -53,8 +53,8 @@ impl Logins {
         None
     }
 
-    /// Takes in the outcome of a login that [`judge`](Self::judge) let through as `known` or not, tried at `server` if it came
-    /// as far as that. How long the answer is to wait, if it counted as a failed login.
+    /// Takes in the outcome of a login that [`judge`](Self::judge) let through as `known` or not, tried at `server` if it
+    /// came as far as that. Returns the delay of the answer if the login counted as failed.
     pub fn done(
         &mut self,
         login: &Try,
@@ -165,7 +165,7 @@ impl Logins {
         servers.push_back((login.keys.upstream, now));
     }
 
-    /// Notes a login that is refused because of a limit. How long its answer is to wait, and whether it counted: the same
+    /// Notes a login that is refused because of a limit. Returns the delay of its answer, and whether it counted: the same
     /// credentials count once, since repeating them finds nothing out, and a phone repeats them every minute.
     pub fn refuse(&mut self, login: &Try, now: Instant) -> (Duration, bool) {
         let is_repeated =

@@ -408,7 +408,7 @@ fn known_login_gets_in_after_a_restart_although_strangers_used_up_their_part() {
         .filter(|n| matches!(lab.log_in(1, &format!("x{n}"), &format!("g{n}")), Got::Wrong(_)));
     assert_eq!(tries.count(), 1);
     assert_eq!(lab.log_in(40_000, "alice", SECRET), Got::In, "the rest is for others");
-    // Where nobody else fails, a name is guessed at three times, as ever.
+    // With no failures of others, a name is guessed at three times, as ever.
     let mut lab = Lab::new();
     lab.logins.restore(&known.used, lab.now);
     let tries = (0..30_u16).filter(|n| {

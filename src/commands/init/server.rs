@@ -230,7 +230,7 @@ fn fixed(upstream: UpstreamAddress, provider: Option<&'static Provider>) -> Foun
     FoundServer { upstream: Some(upstream), endpoint, provider, login: LoginTemplate::default() }
 }
 
-/// A server that the domain named. Where only DNS vouches for its host, the route looks it up each time, with the proof that
+/// A server that the domain named. If only DNS vouches for its host, the route looks it up each time, with the proof that
 /// this takes; otherwise it is written down.
 fn discovered(endpoint: Endpoint) -> FoundServer {
     let provider = providers::of_host(&endpoint.host);

@@ -33,7 +33,7 @@ impl Deflater {
         Self::default()
     }
 
-    /// Compresses `bytes`. What is ready goes to `out`, the rest when more comes, or with [`flush`](Self::flush).
+    /// Compresses `bytes`. Ready output goes to `out`, the rest when more comes, or with [`flush`](Self::flush).
     ///
     /// # Errors
     /// [`DeflateError`]: the stream cannot go on after that.

@@ -94,6 +94,6 @@ fn take(is_wanted: impl Fn(&Idle) -> bool) -> Option<Idle> {
 }
 
 fn with_idle<T>(use_it: impl FnOnce(&mut Vec<Idle>) -> T) -> T {
-    // Whoever panicked did so between two whole changes.
+    // A panic under this lock came between two whole changes.
     use_it(&mut IDLE.lock().unwrap_or_else(PoisonError::into_inner))
 }

@@ -22,7 +22,7 @@ const MIN_FOLDED: usize = 512;
 /// The level of zlib's: commands are mostly words that come again, which the lowest finds.
 const LEVEL: u8 = 1;
 
-/// One for the process, a third of a megabyte: those of the pool know what sessions said last, and shall go on doing so.
+/// One for the process, a third of a megabyte: those of the pool know what sessions said last, and must go on doing so.
 static COMPRESSOR: Mutex<Option<Box<CompressorOxide>>> = Mutex::new(None);
 
 /// The last bytes that were said.

@@ -57,7 +57,7 @@ pub enum PreauthAction<'a> {
     Show(ShownCommand<'a>),
     /// Send these lines to the client.
     Send(&'a [u8]),
-    /// So many bytes of the input were used. The rest is to be given again, to this machine or to whoever comes after it.
+    /// So many bytes of the input were used. The rest is to be given again, to this machine or to its successor.
     Used(usize),
     /// After all else was done: what only the driver can do.
     Event(PreauthEvent),
@@ -66,7 +66,7 @@ pub enum PreauthAction<'a> {
 /// Events that need the driver.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PreauthEvent {
-    /// A TLS handshake, and a new machine on top of it. What the client sent in plaintext is to be thrown away.
+    /// A TLS handshake, and a new machine on top of it. Bytes that the client sent in plaintext are to be thrown away.
     StartTls,
     /// Find out whether the upstream accepts these; the answer goes under this tag, and if it is a refusal through
     /// [`PreauthInput::Refused`].

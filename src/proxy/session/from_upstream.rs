@@ -394,7 +394,7 @@ impl Session {
                 self.client.state = ClientState::Discarding;
                 self.client.is_answered = true;
             }
-            // What is held is the beginning of the client's next line.
+            // The held bytes are the beginning of the client's next line.
             Continuing if self.client.tag == tag => self.client.state = Head,
             _ => {}
         }

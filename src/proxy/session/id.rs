@@ -34,7 +34,7 @@ impl Session {
             None if may_speak_for_others(command) => {
                 self.reply(own_lines::ID_SYNTAX, out);
             }
-            // Whatever it is: the server says what it thinks of it.
+            // Any other malformed ID: the server answers it.
             None => self.replay(command, cuts, out),
         }
     }

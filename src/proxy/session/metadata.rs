@@ -269,8 +269,8 @@ impl Session {
     }
 }
 
-/// Says how push is behind the configured comment, if there is one, and behind the upstream's. What a client wants no longer than
-/// so is not made longer.
+/// Says how push is behind the configured comment, if there is one, and behind the upstream's. A comment that the client
+/// wants no longer than so is not made longer.
 fn comment(known: &mut Vec<RequestedEntry>, get: &Get<'_>, status: Vec<u8>) {
     let addition = get.max_size.is_none().then(|| status.clone());
     match known.iter_mut().find(|wanted| wanted.entry.eq_ignore_ascii_case(COMMENT)) {

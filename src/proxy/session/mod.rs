@@ -2,9 +2,9 @@
 //! no socket, no clock and no runtime; [`relay`](super::relay) drives it. [`SessionInput`] and [`SessionAction`] are its contract.
 //!
 //! From the client, the first bytes of a command decide whether it is relayed, untouched and streaming, or gathered and
-//! answered here (`intercept`). From the upstream, only a line that can carry a capability list, and the answers to
-//! commands in which deltapush has a part, are held until their end; everything else is handed on as it comes. What
-//! deltapush says itself enters the stream only between two responses.
+//! answered here (`intercept`). From the upstream, only a line that can carry a capability list, and the answers to commands
+//! in which deltapush has a part, are held until their end; everything else is handed on as it comes. deltapush's own lines
+//! enter the stream only between two responses.
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
 
@@ -315,7 +315,7 @@ impl Session {
         );
         !is_awaiting
             && self.pending.len() < MAX_PENDING
-            // What follows a token may ask for it.
+            // Commands that follow a token may ask for it.
             && self.requests.is_empty()
             && (self.own.is_empty() || self.own.iter().map(Vec::len).sum::<usize>() < MAX_OWN)
             && self.compression != CompressionState::Accepted
@@ -360,7 +360,7 @@ impl Session {
         Added { push: self.has_tokens(), compress: self.compression != CompressionState::On }
     }
 
-    /// A whole line as the client shall see it; `None` if it stays as it is.
+    /// A whole line as the client gets it; `None` if it stays as it is.
     #[must_use]
     pub fn rewrite(&self, line: &[u8]) -> Option<Vec<u8>> {
         capability::rewrite(line, self.added(), self.settings.jmapaccess)

@@ -66,7 +66,7 @@ impl PrefetchObserver {
             Verb::Uid | Verb::Idle => self.go_on(start),
             Verb::Select | Verb::Examine | Verb::Close | Verb::Unselect => self.forget(),
             Verb::Noop | Verb::Capability | Verb::Id | Verb::GetMetadata | Verb::SetMetadata => {}
-            // Whatever it is, it may have to do with these messages.
+            // Any other command may have to do with these messages.
             _ => self.unfetched.clear(),
         }
     }
@@ -119,7 +119,7 @@ impl PrefetchObserver {
             return Some(FetchLesson::FetchedUnencrypted);
         }
         if self.prefetch.is_some() {
-            // Which response belongs to which of them is not known.
+            // With two of them, responses cannot be attributed to either.
             self.forget();
         } else {
             self.prefetch = Some(tag.into());

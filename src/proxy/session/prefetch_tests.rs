@@ -212,7 +212,7 @@ fn background_fetch_asks_for_no_metadata() {
 }
 
 proptest::proptest! {
-    /// Whatever is said in whatever chunks, the same is learned.
+    /// Any dialogue in any chunks teaches the same.
     #[test]
     fn any_chunking_teaches_the_same(
         senders in proptest::collection::vec("[a-c]{1,3}@b\\.org", 0..6),

@@ -36,8 +36,8 @@ fn upstream_says(it: &mut LoggedSession, bytes: &[u8]) {
 }
 
 proptest! {
-    /// Whatever both peers say, in whatever chunks: nothing panics, and a stream without what deltapush reads comes out as
-    /// it went in; and garbage is held within the limits.
+    /// Of any dialogue, in any chunks: nothing panics, and a stream without what deltapush reads comes out as it went in;
+    /// and garbage is held within the limits.
     #[test]
     fn foreign_dialogues_pass_unchanged(
         lines in proptest::collection::vec("[ -~&&[^+*]]{0,60}", 0..12),
@@ -60,7 +60,7 @@ proptest! {
         prop_assert!(from_server.saturating_sub(chunk) <= 2000 && from_client.saturating_sub(chunk) <= 6000);
     }
 
-    /// Whatever a lenient server reads of the client's lines, it reads no command that must not cross.
+    /// A lenient server may read much of the client's lines, but no command that must not cross.
     #[test]
     fn lenient_server_reads_no_forbidden_command(
         lines in proptest::collection::vec(mangled(), 1..12),

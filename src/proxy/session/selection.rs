@@ -2,7 +2,7 @@
 
 use crate::parser::command::{self, Verb};
 
-/// The longest SELECT that is read. What is longer names a mailbox that is not noted.
+/// The longest SELECT that is read. A longer one names a mailbox that is not noted.
 const MAX_LINE: usize = 1024;
 
 /// Follows SELECT, EXAMINE, CLOSE and UNSELECT as they pass by. Nothing is held up for it.

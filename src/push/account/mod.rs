@@ -1,9 +1,9 @@
 //! One account that has a device, with all that is known of it in memory: tokens and credentials, its watch, its kept
 //! sessions, and what telemetry has noted.
 //!
-//! The registry's table holds each account once, as an `AccountOwner`. Whoever works for an account holds the account
-//! itself. When the table drops its owner, because the last token was removed, the account's watch and its kept sessions end,
-//! and nothing new begins in it.
+//! The registry's table holds each account once, as an `AccountOwner`. Everything that works for an account holds the
+//! account itself. When the table drops its owner, because the last token was removed, the account's watch and its kept
+//! sessions end, and nothing new begins in it.
 //!
 //! Each part has a lock of its own. None is held over an await, nor while another part or the table is locked; the table may
 //! be locked while a part is.

@@ -18,8 +18,8 @@ use crate::store::{
 pub(super) struct Registered(Mutex<RegisteredState>);
 
 struct RegisteredState {
-    /// None if they are not on disk or could not be unsealed: a login of the client brings them. What cannot be used again is
-    /// kept too, for then a login brings nothing.
+    /// None if they are not on disk or could not be unsealed: a login of the client brings them. Credentials that cannot be
+    /// used again are kept too, for then a login brings nothing.
     credentials: Option<Arc<Credentials>>,
     tokens: Vec<StoredToken>,
     /// The mailboxes that its clients idled in, the latest first.

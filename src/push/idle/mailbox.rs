@@ -64,7 +64,7 @@ impl OpenMailbox {
             (Some(position), Some(next)) if next <= position.uid_next => {
                 Begin::Wait(position.uid_next)
             }
-            // What came is gone again. Some servers refuse to fetch from an empty mailbox.
+            // The new messages are gone again. Some servers refuse to fetch from an empty mailbox.
             (Some(position), next) if !may_have_messages => {
                 Begin::Note(next.unwrap_or(position.uid_next))
             }

@@ -1,9 +1,9 @@
 //! A watch session after its login, as a machine: responses and time in, actions out.
 //!
-//! EXAMINE (never SELECT: nothing is marked seen, no flag is taken away), fetch what came since the noted position, then wait
-//! in IDLE (RFC 2177). On news: DONE, fetch, IDLE again. Where the server has NOTIFY (RFC 5465) flags and headers come with
-//! the news, without that round, and one session watches several mailboxes. Whatever EXISTS says between a FETCH and an
-//! IDLE leads to one more look before the wait: that gap is where other watchers lose messages.
+//! EXAMINE (never SELECT: nothing is marked seen, no flag is taken away), fetch what came since the noted position, then
+//! wait in IDLE (RFC 2177). On news: DONE, fetch, IDLE again. With NOTIFY (RFC 5465) flags and headers come with the news,
+//! without that round, and one session watches several mailboxes. An EXISTS between a FETCH and an IDLE leads to one more
+//! look before the wait: that gap is where other watchers lose messages.
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
 
@@ -258,15 +258,14 @@ impl IdleMachine {
             return;
         }
         match self.state {
-            // What NOTIFY promised has not come, the grace is over, or it is time to renew.
+            // The data that NOTIFY promised has not come, the grace is over, or it is time to renew.
             IdleState::Idle => self.done(now, actions),
             IdleState::New | IdleState::Over => {}
             _ => self.fail(IdleFailure::Silent, actions),
         }
     }
 
-    /// deltapush ends: leaves in good order. What is said after that counts no more; what is new will be found at the next
-    /// start.
+    /// Leaves in good order, because deltapush ends. Later responses are ignored; new mail will be found at the next start.
     fn leave(&mut self, now: Instant, actions: &mut impl Actions<Self>) {
         match self.state {
             IdleState::New | IdleState::Over => return,
@@ -376,7 +375,7 @@ impl IdleMachine {
                 self.go_on(now, actions);
             }
             (IdleState::Fetch, false) => {
-                // What it has said before it gave up counts.
+                // Its responses before it gave up count.
                 self.looked(false, actions);
                 match self.open.exists {
                     // The mailbox may be empty, from which some servers refuse to fetch.

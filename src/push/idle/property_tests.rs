@@ -292,7 +292,7 @@ impl Model {
             let answer = self.described(self.messages.len() - 1);
             self.respond(&answer);
         }
-        // What NOTIFY promises may not come, and a look may have to wait.
+        // Data that NOTIFY promises may not come, and a look may have to wait.
         for wait in [NOTIFY_TIME, PAUSE] {
             self.now += wait;
             let mut actions = vec![];

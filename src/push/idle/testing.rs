@@ -32,9 +32,9 @@ pub(super) fn play(position: Option<(u64, u64)>, script: &str) -> Option<IdleFai
     play_watch(watch(position), script)
 }
 
-/// Plays a mail server and a clock in the language of [`machine::script`](crate::machine::script). What is done: `(noted VALIDITY
-/// NEXT)`, `(announced VALIDITY NEXT)`, `(watching)`, `(failed)`, `(released)` … `(wanted)`: somebody else wants the session.
-/// `ITEMS` stands for what is fetched.
+/// Plays a mail server and a clock in the language of [`machine::script`](crate::machine::script). Actions: `(noted VALIDITY
+/// NEXT)`, `(announced VALIDITY NEXT)`, `(watching)`, `(failed)`, `(released)` … `(wanted)`: somebody else wants the
+/// session. `ITEMS` stands for what is fetched.
 pub(super) fn play_watch(watch: WatchTerms, script: &str) -> Option<IdleFailure> {
     play_in(InheritedState::default(), watch, script)
 }

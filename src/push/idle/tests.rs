@@ -227,7 +227,7 @@ fn idle_is_renewed_and_its_answer_has_a_deadline() {
     assert_eq!(failure, Some(IdleFailure::Silent));
 }
 
-/// GMX and mail.com forget an IDLE after 10 to 15 minutes without a word. Whether the renewal comes before that or not: if no
+/// GMX and mail.com forget an IDLE after 10 to 15 minutes without a word. The renewal may come before or after that: if no
 /// answer comes to it, a minute shows it.
 #[test]
 fn idle_dropped_in_silence_is_found_within_the_detection_delay() {
@@ -720,7 +720,7 @@ fn state_set_earlier_in_the_session_is_respected() {
          (watching)";
     play_in(utf8, draft.clone(), &format!("> w1 EXAMINE \"Entwürfe\"\n{opened}"));
     play_in(InheritedState::default(), draft, &format!("> w1 EXAMINE \"Entw&APw-rfe\"\n{opened}"));
-    // What a NOTIFY before has silenced would stay silent.
+    // Mailboxes that an earlier NOTIFY has silenced would stay silent.
     let notify = InheritedState { utf8: false, notify: true };
     let script = format!(
         "> w1 EXAMINE \"INBOX\"\n{}\n> w2 NOTIFY SET (SELECTED (MessageNew {ITEMS} MessageExpunge))\nS: w2 NO\n(failed)",

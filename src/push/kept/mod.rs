@@ -1,7 +1,7 @@
 //! Kept sessions: a client's upstream session goes on after the client hung up, watches for new mail, and is returned when
 //! the client logs in again (docs/keeping.md).
 //!
-//! The interface is [`KeptSessions`], one for the process, and [`KeptClient`], one for each client session. Where sessions are
+//! The interface is [`KeptSessions`], one for the process, and [`KeptClient`], one for each client session. If sessions are
 //! not kept, both do nothing.
 
 mod client;
@@ -90,7 +90,7 @@ pub struct KeptLogin {
 }
 
 impl KeptSessions {
-    /// Kept sessions beside `watchers`, if the registry of these keeps sessions. [`run`](Self::run) has to be called.
+    /// Kept sessions next to `watchers`, if the registry of these keeps sessions. [`run`](Self::run) has to be called.
     #[must_use]
     pub fn new(watchers: &Watchers, settings: &config::KeepSettings) -> Self {
         let context = watchers.context();

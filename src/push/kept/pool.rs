@@ -272,6 +272,6 @@ pub(super) async fn log_out(mut stream: Stream) {
         }
         std::io::Result::Ok(())
     };
-    // Whatever comes of it, the connection is closed.
+    // The connection is closed in any case.
     let _ = timeout(LOGOUT_TIME, goodbye).await;
 }

@@ -288,7 +288,7 @@ impl AccountTable {
         if let Some(known) = known {
             known.complete(status);
         }
-        // Where clients' sessions are kept, none are needed.
+        // With kept sessions, none are needed.
         status.has_credentials |= self.keeps_sessions;
     }
 

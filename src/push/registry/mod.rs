@@ -89,8 +89,8 @@ impl UptimeClock {
 }
 
 impl Registry {
-    /// Opens the state. What was found in it waits in the two receivers: a `Watch` for each account that can be watched, and
-    /// what is still to be announced. Blocks for as long as the disk takes.
+    /// Opens the state. Its content waits in the two receivers: a `Watch` for each account that can be watched, and the
+    /// announcements still to be made. Blocks for as long as the disk takes.
     ///
     /// # Errors
     /// [`OpenError`], the operator's to mend.
@@ -191,7 +191,7 @@ impl Registry {
         self.len() == 0
     }
 
-    /// The watch of the account begins anew now, also one that ended because its login was refused: its present credentials are
+    /// Starts the watch of the account again, also one that ended because its login was refused: its present credentials are
     /// tried once more. Returns whether there are any; without them there is nothing to begin with.
     #[must_use]
     pub fn rewatch(&self, account: &AccountId) -> bool {

@@ -226,7 +226,7 @@ impl PushSchedule {
             return PostConclusion::GaveUp(wanted.generation, GiveUpReason::TooLate);
         }
         entry.place = match after {
-            // What the server asked for is kept, whatever comes.
+            // The time that the server asked for is kept in any case.
             Some(_) => {
                 QueuePlace::Due(enqueue(&mut self.due, &mut self.sequence, at, token.clone()))
             }

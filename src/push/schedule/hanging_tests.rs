@@ -83,7 +83,7 @@ fn accounts_whose_posts_hang_delay_no_neighbour() {
 fn new_accounts_whose_posts_hang_delay_no_neighbour() {
     for (accounts, tokens) in [(1, 32), (2, 2), (2, 32), (8, 32), (30, 2)] {
         for neighbours_accepted in [true, false] {
-            // Those that were never accepted have a quarter of the slots, whoever they are.
+            // Tokens that were never accepted have a quarter of the slots, whatever their account.
             if accounts > 2 && !neighbours_accepted {
                 continue;
             }

@@ -39,7 +39,7 @@ pub const PATIENCE: Duration = Duration::from_secs(5 * 3600);
 pub const FIRST_LIMIT: Duration = Duration::from_secs(75);
 /// Time limit of each further POST until one is accepted.
 pub const RETRY_LIMIT: Duration = Duration::from_secs(15);
-/// Time limit of a first POST while most slots are taken: whoever comes next waits no longer.
+/// Time limit of a first POST while most slots are taken: the next one waits no longer.
 pub const SHORT_LIMIT: Duration = Duration::from_millis(1_500);
 
 /// That a token failed is remembered for this long.

@@ -282,7 +282,7 @@ fn token_that_alone_fails_gets_one_attempt_per_announcement_until_it_is_accepted
             [PostConclusion::GaveUp(news, GiveUpReason::Hopeless(TransientFailure::Status(500)))]
         );
     }
-    // What comes while it is posted is an announcement of its own.
+    // News that comes during the POST is an announcement of its own.
     world.now += s(20);
     let first = world.notice(1);
     while world.posts() != first {
@@ -708,7 +708,7 @@ impl Model {
 }
 
 proptest! {
-    /// Whatever happens, what is owed is posted in the end, once per window, within the limits.
+    /// In any history, each announcement that is owed is posted in the end, once per window, within the limits.
     #[test]
     fn every_announcement_is_accepted_or_accounted_for(
         history in proptest::collection::vec(happens(), 0..200),

@@ -93,7 +93,7 @@ impl Watched<'_> {
         for mailbox in mailboxes.get(1..).unwrap_or_default() {
             sessions.push(self.run(std::slice::from_ref(mailbox), false).boxed());
         }
-        // What ends one ends all: the login is refused, or the server cannot be watched.
+        // The end of one is the end of all: the login is refused, or the server cannot be watched.
         sessions.next().await;
     }
 

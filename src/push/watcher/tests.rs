@@ -146,7 +146,7 @@ async fn watch_is_woken_when_the_full_disk_has_room_again() {
         !posted.is_empty()
     })
     .await;
-    // Whether that can be written does not matter.
+    // A failed write does not matter here.
     drop(watching.registry.announced(&token(), Generation::default()).await);
     let wait = || match watch.watch.status()?.state {
         WatchState::Interrupted { reason, next } => {

@@ -235,7 +235,7 @@ async fn full_disk_is_said_and_passes() {
         }
     }
     assert!(full > 0);
-    // What could not be noted did not happen, and is noticed again later.
+    // News that could not be noted did not happen, and is noticed again later.
     let alice = account("alice");
     let mailbox = "x".repeat(50_000);
     let unnoted =
@@ -275,7 +275,7 @@ async fn news_is_pushed_from_memory_while_the_disk_is_full() {
     assert!(!registry.is_writable());
     let waiting = tokio::time::timeout(Duration::from_millis(50), registry.until_writable());
     assert!(waiting.await.is_err());
-    // Whether that can be written does not matter.
+    // A failed write does not matter here.
     drop(registry.announced(&token("one"), Generation::default()).await);
     disk.make_room(registry.store()).await;
     assert!(registry.try_writing().await);

@@ -46,9 +46,9 @@ impl HistoryTime {
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryEntry {
-    /// When.
+    /// The time.
     pub at: HistoryTime,
-    /// What.
+    /// The event.
     pub what: What,
 }
 
@@ -77,7 +77,7 @@ pub enum What {
     },
     /// The watch does something else.
     Watch {
-        /// What.
+        /// The new state.
         state: WatchNote,
         /// Why, in words.
         words: Box<str>,
@@ -104,16 +104,16 @@ pub enum What {
     },
     /// A POST has ended.
     Posted {
-        /// Whose token.
+        /// The token's short hash.
         device: u32,
-        /// How.
+        /// The outcome.
         result: PostResult,
         /// Duration in milliseconds.
         took: u32,
     },
     /// A push waits for its time.
     Waits {
-        /// Whose.
+        /// The token's short hash.
         device: u32,
         /// Why.
         pause: Pause,
@@ -122,7 +122,7 @@ pub enum What {
     },
     /// A push is not tried any more.
     GaveUp {
-        /// Whose. With the reason in one box: it is rare.
+        /// The token's short hash. With the reason in one box: it is rare.
         device: u32,
         /// Why, in words.
         words: Box<str>,

@@ -242,7 +242,7 @@ impl History {
         HistoryTime::now(self.began)
     }
 
-    /// Wakes whoever has called this before, when something has happened.
+    /// Wakes earlier callers when something has happened.
     pub fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }

@@ -43,11 +43,11 @@ pub(crate) struct HistoryRing {
 /// A POST that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastPush {
-    /// When.
+    /// The time.
     pub at: HistoryTime,
-    /// Whose token, by its short hash.
+    /// The token's short hash.
     pub device: u32,
-    /// How.
+    /// The outcome.
     pub result: PostResult,
     /// Delay since the discovery of the message, in milliseconds, if the message is known.
     pub delay: Option<u64>,
@@ -175,7 +175,7 @@ impl HistoryRing {
             .for_each(|known| known.online = false);
     }
 
-    /// The watch does something else. What comes again and again while a server is away is one entry.
+    /// The watch does something else. A state that comes again and again while a server is away is one entry.
     pub(super) fn watch(&mut self, at: HistoryTime, state: WatchNote, words: &str) {
         let words = cut(words);
         if let Some(HistoryEntry {
@@ -230,7 +230,7 @@ impl HistoryRing {
             }
             _ => None,
         });
-        // The POST may have begun, even ended, before whoever noticed the message says so.
+        // The POST may have begun, even ended, before the finder of the message says so.
         noticed.or_else(|| {
             new.find_map(|entry| {
                 matches!(entry.what, What::Judged { skipped: None, .. }).then_some(entry.at)

@@ -59,7 +59,7 @@ pub(super) fn forget(folder: &Path, acme: &Acme) -> Result<(), AcmeError> {
 fn read(path: &Path) -> Result<Option<AccountCredentials>, AcmeError> {
     let wrong = |problem: String| AcmeError::Account { path: path.to_owned(), problem };
     match fs::read_to_string(path) {
-        // What a parser says may repeat what it read.
+        // A parser's message may repeat what it read.
         Ok(text) => serde_json::from_str(&text)
             .map(Some)
             .map_err(|_| wrong("it contains no account".to_owned())),

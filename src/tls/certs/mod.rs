@@ -346,7 +346,7 @@ mod tests {
         }
         let told = troubles("other.example", -1, 80);
         assert!(told.len() == 1 && told[0].contains("not valid for _imap.example.org"), "{told:?}");
-        // What deltapush renews by itself.
+        // A certificate that deltapush renews by itself.
         let made = CertificateSet::load(&wanted(&folder, Vec::new())).unwrap();
         let late = now.checked_add(day * 900).unwrap();
         assert!(made.troubles(&Hostname::new(name).unwrap(), late).is_empty());

@@ -21,11 +21,11 @@ const LOOK: Duration = Duration::from_secs(5);
 /// the end of another near.
 const ANYWAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Reads certificates again when their files have changed, until `stop` is cancelled. What is broken is told once, and the
+/// Reads certificates again when their files have changed, until `stop` is cancelled. A broken file is logged once, and the
 /// certificates at work stay.
 pub async fn keep_current(certificates: Arc<Certificates>, stop: CancellationToken) {
     let mut before = None;
-    // What is broken is read once, until it changes again.
+    // A broken file is read once, until it changes again.
     let mut tried = None;
     let mut last = Instant::now();
     log_troubles(&certificates);

@@ -74,8 +74,8 @@ impl Records {
         }
     }
 
-    /// Uses what was received, and returns how many of its bytes are used up. What they say goes to `received`; what rustls
-    /// answers by itself is appended to `outgoing`. It is decrypted in place, so `incoming` is for the caller to wipe.
+    /// Uses received bytes, and returns how many of them are used up. Their content goes to `received`; rustls's own answers
+    /// are appended to `outgoing`. It is decrypted in place, so `incoming` is for the caller to wipe.
     ///
     /// # Errors
     /// If the peer breaks the protocol, or may not be trusted. The alert for it is in `outgoing`.
@@ -116,8 +116,8 @@ impl Records {
         }
     }
 
-    /// Seals `plain` into `sealed`, and returns how long that is. What rustls has to say before it is appended to `outgoing`.
-    /// `incoming` is what [`receive`](Self::receive) has left.
+    /// Seals `plain` into `sealed`, and returns how long that is. Messages that rustls sends before it are appended to
+    /// `outgoing`. `incoming` is what [`receive`](Self::receive) has left.
     ///
     /// # Errors
     /// If nothing can be said any more.

@@ -168,7 +168,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TlsStream<T> {
             })
             .await?;
             first.truncate(read);
-            // What did not fit came behind it.
+            // The bytes that did not fit came behind it.
             first.append(&mut self.received);
             self.received = first;
         }
@@ -395,7 +395,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<T> {
         let this = self.get_mut();
         // Records that say nothing (tickets, new keys) end no wait.
         for _ in 0..MAX_SILENT_READS {
-            // What came before a fault, or before the end, comes out first.
+            // Bytes from before a fault, or before the end, come out first.
             if buf.remaining() == 0 || this.take_received(buf) {
                 return Poll::Ready(Ok(()));
             }
@@ -408,7 +408,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<T> {
             let before = buf.filled().len();
             let received =
                 SCRATCH_BUFFER.with_borrow_mut(|scratch| this.poll_receive(scratch, cx, buf));
-            // What is answered by itself goes out by the way; if not now, then with what is said next.
+            // rustls's own answers go out by the way; if not now, then with the next write.
             this.send_by_the_way(cx);
             if !ready!(received)? {
                 return Poll::Ready(Err(io::Error::new(

@@ -76,7 +76,7 @@ pub(super) fn blank(names: &mut Names, bytes: &[u8]) -> Option<Vec<u8>> {
             line.strip_suffix("\r\n").map_or((line, ""), |content| (content, "\r\n"));
         if content.is_empty() {
             out.push_str(end);
-            // What follows the empty line is the message itself.
+            // Lines after the empty one are the message itself.
             return lines.next().is_none().then(|| out.into_bytes());
         }
         if content.starts_with([' ', '\t']) && !out.is_empty() {

@@ -23,7 +23,7 @@ pub(super) struct LinePosition {
     envelope_follows: bool,
     /// The depth of the ENVELOPE's own parentheses, and which of their fields is next.
     envelope: Option<(usize, usize)>,
-    /// Which field of an address in it is next.
+    /// The field of an address in it that is next.
     address: usize,
     /// The last string was `version`: what follows is no address of the network, even if it looks like one.
     version: bool,

@@ -1,8 +1,8 @@
 //! Reading the servers out of an autoconfig document, in the form that Thunderbird made common.
 //!
 //! A document that Delta Chat can use must be of use here too, so this reader is as tolerant as its own (`auto_mozilla.rs` of chatmail
-//! core): names in any case, any encoding, any root element, a missing `socketType`; unknown entities are skipped. What is not
-//! well-formed XML is a [`DocumentFlaw`] with its line, for whoever has to correct it.
+//! core): names in any case, any encoding, any root element, a missing `socketType`; unknown entities are skipped. A
+//! document that is not well-formed XML is a [`DocumentFlaw`] with its line, for the person who has to correct it.
 
 use std::str;
 
@@ -23,7 +23,7 @@ const MAX_DEPTH: usize = 64;
 /// The longest description of a flaw, in characters: it may quote the document.
 const MAX_PROBLEM: usize = 200;
 
-/// Which servers are looked for.
+/// The servers that are looked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum ServerKind {
     /// Servers for incoming mail.

@@ -11,7 +11,7 @@ use super::fetch::{Fetched, fetch};
 use crate::config::AutoconfigUrl;
 use crate::upstream::dns::HttpDns;
 
-/// An autoconfig document that is there and cannot be used, for whoever can correct it.
+/// An autoconfig document that is there and cannot be used, for the person who can correct it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnusableDocument {
     /// Its address.

@@ -1,7 +1,7 @@
 //! Discovery of a domain's IMAP server: SRV records (RFC 6186, RFC 8314), then autoconfig XML. Results are cached, and
 //! a cached one counts for a while longer where no newer one can be had.
 //!
-//! Whom to trust: autoconfig comes over HTTPS from the domain, whose certificate vouches for it. SRV records come from
+//! Trust: autoconfig comes over HTTPS from the domain, whose certificate vouches for it. SRV records come from
 //! anywhere. So a host that only these name must show a certificate for the login's domain, unless it is within that
 //! domain, or the route or autoconfig names it too.
 
@@ -118,8 +118,8 @@ impl Default for Discovery {
 }
 
 impl Discovery {
-    /// The servers of `domain` in the order in which they are to be tried; never empty. Whoever asks while another already
-    /// looks waits for that one.
+    /// The servers of `domain` in the order in which they are to be tried; never empty. A caller waits for a look-up that is
+    /// under way already.
     ///
     /// # Errors
     /// [`DiscoveryError`] if none is known.

@@ -81,7 +81,7 @@ pub struct LoginMachine {
     /// The client's answers to challenges, in base64: never to be shown.
     relayed: Vec<String>,
     challenges: usize,
-    /// Which methods to begin with or to leave out.
+    /// The methods to begin with or to leave out.
     hints: Hints,
     /// The method under way.
     method: Option<LoginMethod>,
@@ -261,7 +261,7 @@ impl LoginMachine {
             (LoginState::Capability, true) => self.after_capabilities(),
             (LoginState::StartTls, true) => Ok(Some(LoginAction::StartTls)),
             (LoginState::StartTls, false) => Err(LoginError::NoStartTls),
-            // Whether the server likes to know who asks makes no difference.
+            // A refusal of ID makes no difference to the login.
             (LoginState::IdBefore, _) => {
                 self.introduced = if accepted { Introduced::Accepted } else { Introduced::Refused };
                 self.log_in().map(Some)
@@ -319,7 +319,7 @@ impl LoginMachine {
     }
 }
 
-/// Condition, code and text, as the client shall get them behind its own tag.
+/// Condition, code and text, as the client gets them behind its own tag.
 fn answer_of(status: Status<'_>) -> Vec<u8> {
     let condition: &[u8] = match status.condition {
         Condition::Ok => b"OK",

@@ -292,7 +292,7 @@ fn auth_login_where_nothing_else_is_left() {
 
 #[test]
 fn no_password_can_end_a_line() {
-    // What the LOGIN command becomes, with a literal wherever quoting would not do.
+    // The LOGIN command, with a literal wherever quoting would not do.
     for (password, script) in [
         ("a\r\nb", "> dp1 LOGIN \"u\" {4}\n S: + go\n > a\n > b"),
         ("a\rb", "> dp1 LOGIN \"u\" {3}\n S: + go\n > a\rb"),

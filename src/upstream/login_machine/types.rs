@@ -44,8 +44,8 @@ pub enum LoginInput<'a> {
 pub enum LoginAction {
     /// Send this.
     Send(OutgoingLine),
-    /// A TLS handshake. Whatever was received after the answer to STARTTLS came in plaintext and from anybody: the
-    /// driver gives up if there is any.
+    /// A TLS handshake. Bytes received after the answer to STARTTLS came in plaintext and from anybody: the driver gives up
+    /// if there are any.
     StartTls,
     /// For the client, in base64. Only in a [`Purpose::Client`].
     Challenge(Vec<u8>),

@@ -350,7 +350,7 @@ enum SessionEvent {
     Logout,
 }
 
-/// Waits for a request to return the session; for ever if there can be none any more.
+/// Waits for a request to return the session; never returns if there can be none any more.
 async fn requested(requests: &mut Option<ReturnRequests>) -> Option<oneshot::Sender<Stream>> {
     let Some(waiting) = requests else { return std::future::pending().await };
     let to = waiting.await.ok();
