@@ -2,7 +2,7 @@
 //!
 //! - `FETCH n BODY[]` is answered with a message of n bytes.
 //! - An account's INBOX has as many messages as it was told to have, and says so in IDLE. All others have [`MESSAGES`].
-//! Anything that nobody is expected to say ends the session.
+//! - Anything that nobody is expected to say ends the session.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
