@@ -477,20 +477,23 @@ async fn init_finds_a_server_by_srv_and_says_what_it_lacks() {
     server.finish().await;
 }
 
+/// `init` for a domain of which this DNS server knows nothing.
+async fn finds_nothing(folder: &Path, dns: String) -> Output {
+    let path = folder.to_owned();
+    let run = move || {
+        let arguments = ["init", "you@nowhere.test", "--dns", &dns, "--hostname", "localhost"];
+        deltapush(&path, &arguments, "")
+    };
+    let refused = tokio::task::spawn_blocking(run).await.unwrap();
+    assert_eq!(refused.status.code(), Some(69), "{}", text(&refused.stdout));
+    refused
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn init_says_what_to_do_where_nothing_is_found() {
     let dns = DnsServer::start();
     let folder = tempfile::tempdir().unwrap();
-    let (path, address) = (folder.path().to_owned(), dns.address.to_string());
-    let run = move || {
-        deltapush(
-            &path,
-            &["init", "you@nowhere.test", "--dns", &address, "--hostname", "localhost"],
-            "",
-        )
-    };
-    let refused = tokio::task::spawn_blocking(run).await.unwrap();
-    assert_eq!(refused.status.code(), Some(69), "{}", text(&refused.stdout));
+    let refused = finds_nothing(folder.path(), dns.address.to_string()).await;
     assert!(
         text(&refused.stderr).contains("--upstream imaps://imap.example.org"),
         "{}",
@@ -504,16 +507,7 @@ async fn init_says_what_to_do_where_nothing_is_found() {
 async fn init_tells_a_silent_dns_server_apart() {
     let folder = tempfile::tempdir().unwrap();
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let (path, address) = (folder.path().to_owned(), silent.local_addr().unwrap().to_string());
-    let run = move || {
-        deltapush(
-            &path,
-            &["init", "you@nowhere.test", "--dns", &address, "--hostname", "localhost"],
-            "",
-        )
-    };
-    let refused = tokio::task::spawn_blocking(run).await.unwrap();
-    assert_eq!(refused.status.code(), Some(69), "{}", text(&refused.stdout));
+    let refused = finds_nothing(folder.path(), silent.local_addr().unwrap().to_string()).await;
     let told = text(&refused.stderr);
     assert!(told.contains("DNS gives no answer") && told.contains("--dns ADDRESS:PORT"), "{told}");
 }
