@@ -57,7 +57,8 @@ impl Cyrus {
             .unwrap_or_else(|error| panic!("two tests use the user {name}: {error}"));
         let program = unpacked("cyrus").join("usr/sbin/saslpasswd2");
         let mut saslpasswd = Command::new(program);
-        saslpasswd.env("LD_LIBRARY_PATH", libraries()).args(["-p", "-c", "-u", "localhost", "-f"]);
+        saslpasswd.env("LD_LIBRARY_PATH", libraries()).env("SASL_PATH", mechanisms());
+        saslpasswd.args(["-p", "-c", "-u", "localhost", "-f"]);
         saslpasswd.arg(self.dir.path().join("sasldb2")).arg(name).stdin(Stdio::piped());
         let mut child = saslpasswd.spawn().unwrap();
         std::io::Write::write_all(child.stdin.as_mut().unwrap(), PASSWORD.as_bytes()).unwrap();
@@ -117,11 +118,17 @@ fn libraries() -> PathBuf {
     unpacked("cyrus").join("libraries")
 }
 
+/// The SASL mechanisms. Those of the system are not taken: it may have none.
+fn mechanisms() -> PathBuf {
+    unpacked("cyrus").join("sasl2")
+}
+
 fn run(at: &Path) -> Guarded {
-    let (libraries, bin) = (libraries(), bin());
-    let (libraries, bin) = (libraries.display(), bin.display());
+    let (libraries, mechanisms, bin) = (libraries(), mechanisms(), bin());
+    let (libraries, mechanisms, bin) = (libraries.display(), mechanisms.display(), bin.display());
     let script = format!(
-        r#"LD_LIBRARY_PATH="{libraries}" exec "{bin}/master" -C "$PWD/imapd.conf" -M "$PWD/cyrus.conf" -p "$PWD/run/pid""#
+        r#"export LD_LIBRARY_PATH="{libraries}" SASL_PATH="{mechanisms}"
+        exec "{bin}/master" -C "$PWD/imapd.conf" -M "$PWD/cyrus.conf" -p "$PWD/run/pid""#
     );
     Guarded::start(&script, at)
 }
