@@ -14,7 +14,7 @@ use anyhow::Context;
 use clap::Parser;
 use deltapush::activation::Sockets;
 use deltapush::commands::check::route::RouteQuestion;
-use deltapush::config::{Config, LogFormat};
+use deltapush::config::{Config, Environment, LogFormat};
 use deltapush::http::admin::password::Password;
 use deltapush::logging::LogHandle;
 use deltapush::reload::Reloader;
@@ -94,8 +94,7 @@ fn answer_usage(answer: &clap::Error) -> ExitCode {
 }
 
 fn load(cli: &Cli) -> anyhow::Result<Config> {
-    let mut config =
-        Config::load(cli.config.as_deref().unwrap_or(Path::new(Config::DEFAULT_FILE)))?;
+    let mut config = Config::find(cli.config.as_deref(), &Environment::read())?;
     match cli.trace() {
         None => {}
         Some(stdout) if stdout == Path::new("-") => config.live.trace.print = true,
@@ -216,6 +215,7 @@ fn check_login(config: &Config, question: &RouteQuestion<'_>) -> anyhow::Result<
 
 fn init(cli: &Cli, options: &commands::init::InitOptions) -> anyhow::Result<()> {
     let file = cli.config.as_deref().unwrap_or(Path::new(Config::DEFAULT_FILE));
+    Environment::read().exclude(file)?;
     Ok(small_runtime()?.block_on(commands::init::run(options, file))?)
 }
 

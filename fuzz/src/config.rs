@@ -14,7 +14,7 @@ pub(crate) fn check(data: &[u8]) {
                     && config.startup.storage.directory.is_absolute()
             );
         }
-        Err(ConfigError::Read { .. }) => panic!("nothing was read"),
+        Err(ConfigError::Read { .. } | ConfigError::Both { .. }) => panic!("nothing was read"),
         Err(ConfigError::Invalid(problems)) => {
             assert!(!problems.list.is_empty());
             let lines = text.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']).count() as u64;

@@ -20,6 +20,14 @@ pub enum ConfigError {
         /// Why not.
         source: io::Error,
     },
+    /// Both a file and variables of the environment; none of the two has precedence.
+    #[error("{}", both(path, variables))]
+    Both {
+        /// The file.
+        path: PathBuf,
+        /// The variables.
+        variables: Vec<&'static str>,
+    },
     /// The file contains invalid or unsafe settings.
     #[error("{0}")]
     Invalid(Problems),
@@ -29,14 +37,24 @@ pub enum ConfigError {
 fn unreadable(path: &Path, source: &io::Error) -> String {
     let text =
         format!("{}: cannot be read: {}", path.display(), file_access::explain(path, source));
-    if file_access::is_refused(source) {
-        text
-    } else {
-        text + "; name the configuration file with --config FILE"
+    match source.kind() {
+        _ if file_access::is_refused(source) => text,
+        io::ErrorKind::NotFound => {
+            text + "; create it with `deltapush init you@example.org`, or name another with --config FILE"
+        }
+        _ => text + "; name the configuration file with --config FILE",
     }
 }
 
-/// All problems of one file.
+fn both(path: &Path, variables: &[&str]) -> String {
+    format!(
+        "{} and the environment ({}) cannot both be the configuration: remove these variables, or do without the file",
+        path.display(),
+        variables.join(", ")
+    )
+}
+
+/// All problems of one file, or of the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems {
     /// The file's name, as the operator wrote it.

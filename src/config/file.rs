@@ -8,9 +8,9 @@ use super::log::LogSettings;
 use super::push::Push;
 use super::startup::{PushDelivery, StartupConfig};
 use super::{
-    AccountSettingsByName, Admin, Allow, Certificate, Config, DnsSettings, Hostname, KeepSettings,
-    Listener, LoginSettings, Metadata, PacingLimits, RelaySettings, Route, ServerSettings,
-    SessionLimits, Storage, TraceSettings,
+    AccountSettingsByName, Acme, Admin, Allow, Certificate, Config, DnsSettings, Hostname,
+    KeepSettings, Listener, Located, LoginSettings, Metadata, PacingLimits, RelaySettings, Route,
+    ServerSettings, SessionLimits, Storage, TraceSettings,
 };
 
 /// A section per field, as it stands in the file.
@@ -61,6 +61,19 @@ impl Default for ConfigFile {
             log: LogSettings::default(),
             trace: TraceSettings::default(),
         }
+    }
+}
+
+impl ConfigFile {
+    /// The file that variables of the environment stand for.
+    pub(super) fn of_environment(
+        hostname: Hostname,
+        listeners: Vec<Listener>,
+        routes: Vec<Route>,
+        acme: Option<Located<Acme>>,
+    ) -> Self {
+        let certificate = Certificate { acme, ..Certificate::default() };
+        Self { hostname, listeners, routes, certificate, ..Self::default() }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
@@ -150,15 +151,21 @@ impl fmt::Debug for Hostname {
     }
 }
 
+impl FromStr for Hostname {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::new(text).ok_or_else(|| {
+            format!(
+                "{text:?} is neither a host name nor an IP address: write it without port, as `imap.example.org`"
+            )
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Hostname {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let wrong = || {
-            D::Error::custom(format!(
-                "{text:?} is neither a host name nor an IP address: write it without port, as `imap.example.org`"
-            ))
-        };
-        Self::new(&text).ok_or_else(wrong)
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 

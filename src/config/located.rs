@@ -28,6 +28,11 @@ impl<T> Located<T> {
         self.place
     }
 
+    /// A value that came from elsewhere than the YAML reader.
+    pub(super) fn at(place: FilePosition, value: T) -> Self {
+        Self { value, place }
+    }
+
     /// Another value from the same place.
     pub(super) fn map<U>(self, f: impl FnOnce(T) -> U) -> Located<U> {
         Located { value: f(self.value), place: self.place }

@@ -8,6 +8,7 @@ mod certificate;
 mod check;
 mod check_routes;
 mod dns;
+mod environment;
 mod error;
 mod failed_logins;
 mod file;
@@ -33,6 +34,8 @@ mod units;
 mod watch;
 
 #[cfg(test)]
+mod environment_tests;
+#[cfg(test)]
 mod mistake_tests;
 #[cfg(test)]
 mod restart_tests;
@@ -50,6 +53,7 @@ pub use admin::Admin;
 pub use allow::{Allow, AllowedLogin, Network};
 pub use certificate::{Acme, Certificate, CertificateFiles};
 pub use dns::DnsSettings;
+pub use environment::Environment;
 pub use error::{ConfigError, ConfigProblem, Problems};
 pub use failed_logins::FailedLogins;
 pub use keep::KeepSettings;
@@ -97,6 +101,22 @@ impl Config {
 
     /// More than any configuration needs, and less than harms if a wrong file is named.
     const MAX_LEN: u64 = 1 << 20;
+
+    /// Reads and checks `file`, or else [`Config::DEFAULT_FILE`]. Where no file is named and that one does not exist, the
+    /// environment is the configuration, if it has one; its relative paths start from the current folder.
+    ///
+    /// # Errors
+    /// As [`Config::load`], and if there are both a file and an environment.
+    pub fn find(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
+        let path = file.unwrap_or(Path::new(Self::DEFAULT_FILE));
+        if environment.is_empty() {
+            return Self::load(path);
+        }
+        if file.is_some() || path.exists() {
+            environment.exclude(path)?;
+        }
+        environment.config()
+    }
 
     /// Reads and checks a file; relative paths in it start from its folder.
     ///

@@ -269,15 +269,22 @@ impl fmt::Display for Trust {
     }
 }
 
-impl<'de> Deserialize<'de> for Trust {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match text.as_str() {
+impl FromStr for Trust {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
             "webpki" => Ok(Self::WebPki),
             "system" => Ok(Self::System),
-            "" => Err(D::Error::custom("must be `webpki`, `system` or the path of a PEM file")),
+            "" => Err("must be `webpki`, `system` or the path of a PEM file".to_owned()),
             path => Ok(Self::File(PathBuf::from(path).into())),
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Trust {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
