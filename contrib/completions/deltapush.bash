@@ -864,7 +864,7 @@ _deltapush() {
             return 0
             ;;
         deltapush__subcmd__status)
-            opts="-h --long --json --config --help"
+            opts="-h --long --json --quiet --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

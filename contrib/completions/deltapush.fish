@@ -70,6 +70,7 @@ complete -c deltapush -n "__fish_deltapush_using_subcommand qr" -s h -l help -d 
 complete -c deltapush -n "__fish_deltapush_using_subcommand status" -l config -d 'Configuration file [default: config.yaml in the current folder]' -r -F
 complete -c deltapush -n "__fish_deltapush_using_subcommand status" -l long -d 'Show every account in full, regardless of their number'
 complete -c deltapush -n "__fish_deltapush_using_subcommand status" -l json -d 'Print JSON, for programs'
+complete -c deltapush -n "__fish_deltapush_using_subcommand status" -l quiet -d 'Print nothing: exit with 0 if deltapush answers, as health checks of containers want it'
 complete -c deltapush -n "__fish_deltapush_using_subcommand status" -s h -l help -d 'Print help'
 complete -c deltapush -n "__fish_deltapush_using_subcommand account; and not __fish_seen_subcommand_from forget rewatch help" -l server -d 'Mail server, if the login name exists on several of them (or write NAME@SERVER)' -r
 complete -c deltapush -n "__fish_deltapush_using_subcommand account; and not __fish_seen_subcommand_from forget rewatch help" -l config -d 'Configuration file [default: config.yaml in the current folder]' -r -F

@@ -228,6 +228,11 @@ mod tests {
         });
         let text = text.await.unwrap().expect("no answer");
         let report: StatusReport = serde_json::from_str(&text).unwrap();
+        let alive = directory.path().to_owned();
+        let alive = tokio::task::spawn_blocking(move || {
+            ask(&alive, &ControlQuestion::Alive).map(|answer| io::read_to_string(answer).unwrap())
+        });
+        assert_eq!(alive.await.unwrap().unwrap(), "");
         assert_eq!((report.counts.accounts, report.accounts.len()), (0, 0));
         let mode = std::fs::metadata(path(directory.path())).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -39,6 +39,7 @@ impl ControlServer {
         stream: &mut UnixStream,
     ) -> io::Result<()> {
         match question {
+            ControlQuestion::Alive => reply_ok(stream, "").await,
             ControlQuestion::Status { names } => self.status(&names, stream).await,
             ControlQuestion::Account(named) => match self.find(&named) {
                 Ok(account) => self.account(&account, stream).await,

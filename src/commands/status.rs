@@ -24,6 +24,9 @@ pub struct StatusArguments {
     /// Print JSON, for programs
     #[arg(long)]
     json: bool,
+    /// Print nothing: exit with 0 if deltapush answers, as health checks of containers want it
+    #[arg(long, conflicts_with_all = ["names", "long", "json"])]
+    quiet: bool,
 }
 
 /// Asks and prints.
@@ -31,6 +34,10 @@ pub struct StatusArguments {
 /// # Errors
 /// [`control::AskError`] if no deltapush answers; else if nothing can be printed.
 pub fn run(config: &Config, asked: &StatusArguments) -> anyhow::Result<()> {
+    if asked.quiet {
+        control::ask(&config.startup.storage.directory, &ControlQuestion::Alive)?;
+        return Ok(());
+    }
     let question = ControlQuestion::Status { names: asked.names.clone() };
     let mut answer = String::new();
     control::ask(&config.startup.storage.directory, &question)?
