@@ -17,6 +17,8 @@ mod comparison;
 #[cfg(test)]
 mod compress;
 #[cfg(test)]
+mod containers;
+#[cfg(test)]
 mod core_modes;
 #[cfg(test)]
 mod cores;

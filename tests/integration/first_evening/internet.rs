@@ -40,25 +40,25 @@ const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const POLICIES: &str = "/etc/chromium/policies/managed";
 
 /// All servers.
-pub(super) struct Internet {
-    _dns: DnsServer,
-    pub(super) dovecot: Dovecot,
-    pub(super) notify: NotifyServer,
-    pub(super) submission: Submission,
+pub(crate) struct Internet {
+    dns: DnsServer,
+    pub(crate) dovecot: Dovecot,
+    pub(crate) notify: NotifyServer,
+    pub(crate) submission: Submission,
     /// The certificate of the SMTP server.
-    pub(super) smtp: PathBuf,
-    pub(super) acme: Pebble,
+    pub(crate) smtp: PathBuf,
+    pub(crate) acme: Pebble,
     _folder: tempfile::TempDir,
 }
 
 /// The address in place of one of the page's.
-pub(super) fn public(address: &str) -> &'static str {
+pub(crate) fn public(address: &str) -> &'static str {
     let found = PUBLIC.iter().find(|(of_page, _)| *of_page == address);
     found.unwrap_or_else(|| panic!("the page has another address: {address}")).1
 }
 
 /// The addresses of the VPS, and of all servers, each with the length of its prefix.
-pub(super) fn addresses() -> [Vec<String>; 2] {
+pub(crate) fn addresses() -> [Vec<String>; 2] {
     let long =
         |address: &&str| format!("{address}/{}", if address.contains(':') { "64" } else { "24" });
     let own = PUBLIC.map(|(_, address)| address);
@@ -72,8 +72,8 @@ fn at(address: &str, port: u16) -> SocketAddr {
 
 impl Internet {
     /// Starts all servers, and makes this machine resolve their names and trust their authorities.
-    pub(super) async fn start() -> Self {
-        let _dns = start_dns();
+    pub(crate) async fn start() -> Self {
+        let dns = start_dns();
         let dovecot = Dovecot::naming(Setup::Vanilla, &["imap.example.org"]);
         forward(at(PROVIDER, 993), dovecot.imaps).await;
         let folder = tempfile::tempdir().unwrap();
@@ -90,11 +90,16 @@ impl Internet {
         let acme = Pebble::start_at(at(AUTHORITY, 443), LETS_ENCRYPT, at(RESOLVER, 53), lifetime);
         trust(&[&dovecot.authority.ca, &notifier.ca, &acme.ca]);
         let smtp = smtp.leaf_cert;
-        Self { _dns, dovecot, notify, submission, smtp, acme, _folder: folder }
+        Self { dns, dovecot, notify, submission, smtp, acme, _folder: folder }
+    }
+
+    /// Adds a name that leads to the VPS.
+    pub(crate) fn name(&self, name: &str) {
+        self.dns.address(name, public("203.0.113.7"));
     }
 
     /// Makes the browsers of this machine trust the authority's certificates.
-    pub(super) async fn trust_in_browsers(&self) {
+    pub(crate) async fn trust_in_browsers(&self) {
         let root = CertificateDer::from_pem_file(self.acme.root().await).unwrap();
         fs::create_dir_all(POLICIES).unwrap();
         let policy = json!({ "CACertificates": [BASE64_STANDARD.encode(&root)] });

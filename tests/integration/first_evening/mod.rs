@@ -5,10 +5,10 @@
 //! `phone` has the apps.
 
 mod family;
-mod internet;
-mod namespace;
-mod page;
-mod phone;
+pub(crate) mod internet;
+pub(crate) mod namespace;
+pub(crate) mod page;
+pub(crate) mod phone;
 mod service;
-mod vps;
+pub(crate) mod vps;
 mod walk;

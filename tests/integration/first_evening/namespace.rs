@@ -14,7 +14,7 @@ const OUTSIDE: &str = "outside";
 const TIME_LIMIT: &str = "300";
 
 /// Runs a test of this program inside, and expects it to pass.
-pub(super) fn run_inside(test: &str) {
+pub(crate) fn run_inside(test: &str) {
     let folder = tempfile::Builder::new().prefix("deltapush-namespace-").tempdir().unwrap();
     fs::write(folder.path().join(OUTSIDE), mount_namespace()).unwrap();
     let mut command = Command::new("timeout");
@@ -25,7 +25,12 @@ pub(super) fn run_inside(test: &str) {
     }
     // Killed with the process outside, and all others that it has started with it.
     command.args(["--net", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]);
-    command.arg(env::current_exe().unwrap()).args([test, "--exact", "--nocapture"]);
+    command.arg(env::current_exe().unwrap()).args([
+        test,
+        "--exact",
+        "--include-ignored",
+        "--nocapture",
+    ]);
     let output = command.env(FOLDER, folder.path()).output().unwrap();
     let [text, error] =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
@@ -41,7 +46,7 @@ pub(super) fn run_inside(test: &str) {
 }
 
 /// The folder for the process inside; `None` outside.
-pub(super) fn folder() -> Option<PathBuf> {
+pub(crate) fn folder() -> Option<PathBuf> {
     let folder = PathBuf::from(env::var_os(FOLDER)?);
     let outside = fs::read_to_string(folder.join(OUTSIDE)).unwrap();
     assert_ne!(outside, mount_namespace(), "{FOLDER} is for the process inside only");
@@ -54,7 +59,7 @@ fn mount_namespace() -> String {
 
 /// Makes private what the page's commands write: /etc, and what they add to other folders, whose files can be read. The machine
 /// looks like one that systemd has started. `folder` is hidden by a file system that ends with the namespace.
-pub(super) fn make_files_private(folder: &Path) {
+pub(crate) fn make_files_private(folder: &Path) {
     run("mount", &["-t", "tmpfs", "-o", "mode=755", "tmpfs", path(folder)]);
     let etc = folder.join("etc");
     fs::create_dir(&etc).unwrap();
@@ -78,7 +83,7 @@ pub(super) fn make_files_private(folder: &Path) {
 
 /// Runs a program, which must succeed.
 #[track_caller]
-pub(super) fn run(program: &str, arguments: &[&str]) {
+pub(crate) fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}; run scripts/test once"));
     assert!(output.status.success(), "{program} {arguments:?}: {output:?}");

@@ -3,14 +3,14 @@
 const PAGE: &str = include_str!("../../../docs/first-evening.md");
 
 /// A DNS record that people create.
-pub(super) struct Record {
-    pub(super) name: &'static str,
-    pub(super) address: &'static str,
+pub(crate) struct Record {
+    pub(crate) name: &'static str,
+    pub(crate) address: &'static str,
 }
 
 /// The records of section 1.
-pub(super) fn records() -> Vec<Record> {
-    let lines = blocks("");
+pub(crate) fn records() -> Vec<Record> {
+    let lines = blocks(PAGE, "");
     lines.iter().filter_map(|line| record(line)).collect()
 }
 
@@ -23,24 +23,24 @@ fn record(line: &'static str) -> Option<Record> {
 }
 
 /// All commands, in the order in which they are typed.
-pub(super) fn commands() -> Vec<&'static str> {
-    let commands = blocks("sh");
+pub(crate) fn commands() -> Vec<&'static str> {
+    let commands = blocks(PAGE, "sh");
     assert!(commands.len() > 15, "the page has other commands: {commands:?}");
     commands
 }
 
 /// Output that the page promises in its text.
 #[track_caller]
-pub(super) fn promised(output: &'static str) -> &'static str {
+pub(crate) fn promised(output: &'static str) -> &'static str {
     assert!(PAGE.contains(&format!("`{output}`")), "the page does not promise `{output}`");
     output
 }
 
-/// The lines of all code blocks in this language.
-fn blocks(language: &str) -> Vec<&'static str> {
+/// The lines of all code blocks of a page in this language.
+pub(crate) fn blocks(page: &'static str, language: &str) -> Vec<&'static str> {
     let mut lines = Vec::new();
     let mut block = None;
-    for line in PAGE.lines() {
+    for line in page.lines() {
         match (line.strip_prefix("```"), block) {
             (Some(_), Some(_)) => block = None,
             (Some(name), None) => block = Some(name),

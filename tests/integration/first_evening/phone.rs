@@ -15,7 +15,7 @@ use crate::support::core::{Core, Version};
 const DONE: u64 = 1000;
 
 /// An app with one account.
-pub(super) struct Phone {
+pub(crate) struct Phone {
     core: Core,
     account: u64,
 }
@@ -23,7 +23,7 @@ pub(super) struct Phone {
 impl Phone {
     /// Scans the login code in a fresh app that gets pushes. A core trusts Mozilla's list of authorities, which a test cannot
     /// join, and keys that it has verified before: those of the two servers.
-    pub(super) async fn scan(code: &str, imap: &Path, smtp: &Path) -> Self {
+    pub(crate) async fn scan(code: &str, imap: &Path, smtp: &Path) -> Self {
         let mut core = Core::start(Version::CurrentWithToken).await;
         let account = core.add_empty_account().await;
         let keys = [("push.example.org", key_of(imap)), ("smtp.example.org", key_of(smtp))];
@@ -37,7 +37,7 @@ impl Phone {
     }
 
     /// A friend's phone, whose account is at the provider, without deltapush.
-    pub(super) async fn of_friend(internet: &Internet) -> Self {
+    pub(crate) async fn of_friend(internet: &Internet) -> Self {
         let mut core = Core::start(Version::Current).await;
         let Internet { dovecot, submission, .. } = internet;
         let user = dovecot.user_of("friend@example.org".to_owned());
@@ -48,28 +48,28 @@ impl Phone {
     }
 
     /// Opens the app.
-    pub(super) async fn foreground(&mut self) {
+    pub(crate) async fn foreground(&mut self) {
         self.core.call("start_io_for_all_accounts", json!([])).await;
         self.core.event(self.account, "ImapInboxIdle").await;
     }
 
     /// Puts the app into the background, as a phone's system does.
-    pub(super) async fn background(&mut self) {
+    pub(crate) async fn background(&mut self) {
         self.core.call("stop_io_for_all_accounts", json!([])).await;
     }
 
     /// The fetch that a push makes the phone's system start.
-    pub(super) async fn fetch_in_background(&mut self) {
+    pub(crate) async fn fetch_in_background(&mut self) {
         self.core.call("background_fetch", json!([15.0])).await;
     }
 
     /// The text of the next message.
-    pub(super) async fn read(&mut self) -> String {
+    pub(crate) async fn read(&mut self) -> String {
         self.core.incoming(self.account).await.1
     }
 
     /// Scans the QR code that the other app shows; returns the chat with its owner.
-    pub(super) async fn befriend(&mut self, other: &mut Self) -> Value {
+    pub(crate) async fn befriend(&mut self, other: &mut Self) -> Value {
         let code =
             other.core.call("get_chat_securejoin_qr_code", json!([other.account, null])).await;
         let chat = self.core.call("secure_join", json!([self.account, code])).await;
@@ -78,7 +78,7 @@ impl Phone {
     }
 
     /// Writes into a chat.
-    pub(super) async fn write(&mut self, chat: &Value, text: &str) {
+    pub(crate) async fn write(&mut self, chat: &Value, text: &str) {
         self.core.call("misc_send_text_message", json!([self.account, chat, text])).await;
     }
 }

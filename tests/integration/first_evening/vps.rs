@@ -20,7 +20,7 @@ const ENVIRONMENT: [(&str, &str); 4] = [
 ];
 
 /// The machine, and the folder in which its shell is.
-pub(super) struct Vps {
+pub(crate) struct Vps {
     /// The process that holds the network namespace.
     holder: Child,
     folder: PathBuf,
@@ -28,7 +28,7 @@ pub(super) struct Vps {
 
 impl Vps {
     /// Starts it with these addresses, on a link whose other end has the addresses `internet`.
-    pub(super) async fn start(folder: &Path, own: &[String], internet: &[String]) -> Self {
+    pub(crate) async fn start(folder: &Path, own: &[String], internet: &[String]) -> Self {
         let mut command = Command::new("unshare");
         let holder = command.args(["--net", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
         let pid = holder.id().to_string();
@@ -46,7 +46,7 @@ impl Vps {
     }
 
     /// A program on this machine.
-    pub(super) fn program(&self, name: &str) -> Command {
+    pub(crate) fn program(&self, name: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/proc/{}/ns/net", self.holder.id())).arg(name);
         command.env_clear().envs(ENVIRONMENT).current_dir(&self.folder);
@@ -60,32 +60,32 @@ impl Vps {
     }
 
     /// Goes to a folder, as `cd` does.
-    pub(super) fn change_folder(&mut self, folder: &str) {
+    pub(crate) fn change_folder(&mut self, folder: &str) {
         self.folder = self.folder.join(folder);
         assert!(self.folder.is_dir(), "{}", self.folder.display());
     }
 
     /// Types a command that must succeed, and returns its output, which is shown if the test fails.
     #[track_caller]
-    pub(super) fn expect(&self, line: &str) -> String {
+    pub(crate) fn expect(&self, line: &str) -> String {
         show(self.output_of(line))
     }
 
     /// The same for a command that is repeated: its output is not shown.
     #[track_caller]
-    pub(super) fn output_of(&self, line: &str) -> String {
+    pub(crate) fn output_of(&self, line: &str) -> String {
         let output = self.shell(line).output().unwrap();
         assert!(output.status.success(), "{line}: {output:?}");
         text_of(&output)
     }
 
     /// Types a command that goes on while other things happen.
-    pub(super) fn begin(&self, line: &str) -> Child {
+    pub(crate) fn begin(&self, line: &str) -> Child {
         self.shell(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// Types a command on a terminal, and an answer to each of its questions. Returns what the terminal shows, without colours.
-    pub(super) fn converse(&self, line: &str, answers: &[(&str, &str)]) -> String {
+    pub(crate) fn converse(&self, line: &str, answers: &[(&str, &str)]) -> String {
         let mut command = python::script("terminal.py");
         command.arg("nsenter").args(self.shell(line).get_args());
         command.env_clear().envs(ENVIRONMENT).current_dir(&self.folder);
@@ -119,13 +119,13 @@ fn set_up(device: &str, addresses: &[String]) -> String {
 }
 
 /// Adds an output to the test's own.
-pub(super) fn show(output: String) -> String {
+pub(crate) fn show(output: String) -> String {
     eprint!("{output}");
     output
 }
 
 /// Output and errors.
-pub(super) fn text_of(output: &Output) -> String {
+pub(crate) fn text_of(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
 }
 
