@@ -221,7 +221,7 @@ fn agreement(given: Given<'_>) -> Result<Option<Located<Acme>>, ConfigProblem> {
 /// A route for each login that is given.
 fn routes(logins: &Given<'_>, server: &Route, problems: &mut Vec<ConfigProblem>) -> Vec<Route> {
     let mut given = logins.text.split([',', ' ']).filter(|login| !login.is_empty()).peekable();
-    if given.peek().is_none() && !logins.text.is_empty() {
+    if given.peek().is_none() && !logins.name.is_empty() {
         problems.push(problem(LOGINS, "names no login: give the domain of your mail addresses"));
     }
     given.filter_map(|login| note(route(login, logins.place, server), problems)).collect()

@@ -77,6 +77,7 @@ fn each_mistake_names_its_variable() {
             vec![LEAST[0], (LOGINS, "a.example,a.example")],
             "environment: DELTAPUSH_LOGINS: there are two routes for `a.example`",
         ),
+        (vec![LEAST[0], (LOGINS, " ")], "environment: DELTAPUSH_LOGINS: names no login"),
         (vec![LEAST[0], (LOGINS, ",")], "environment: DELTAPUSH_LOGINS: names no login"),
         (
             with("DELTAPUSH_UPSTREEM", "x").to_vec(),

@@ -43,9 +43,27 @@ fn missing_configuration_is_explained() {
 }
 
 #[test]
+fn mistakes_in_the_environment_are_explained() {
+    let hostname = ("DELTAPUSH_HOSTNAME", "push.example.org");
+    let logins = ("DELTAPUSH_LOGINS", "example.org");
+    let empty = Folder::new();
+    let runs = [
+        empty.run_with(&[hostname], &["check"]),
+        empty.run_with(
+            &[hostname, ("DELTAPUSH_LOGIN", "*"), ("DELTAPUSH_UPSTREAM", "imap.example.org")],
+            &["check"],
+        ),
+        Folder::with(CONFIG).run_with(&[hostname, logins], &["check"]),
+        empty.run_with(&[hostname, logins], &["init", "you@example.org"]),
+    ];
+    assert_snapshot!(runs.join("\n"));
+}
+
+#[test]
 fn deltapush_that_does_not_run_is_explained() {
     let lines = [
         "status",
+        "status --quiet",
         "account alice@example.org",
         "account alice@example.org forget --yes",
         "push-test alice@example.org",

@@ -37,9 +37,14 @@ impl Folder {
 
     /// The command line, its outputs and its exit code. The folder is called FOLDER.
     fn run(&self, arguments: &[&str]) -> String {
+        self.run_with(&[], arguments)
+    }
+
+    /// The same with variables of the environment.
+    fn run_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_deltapush"));
         command.args(arguments).current_dir(self.path()).stdin(Stdio::null()).env_clear();
-        let output = command.env("TZ", "UTC").output().unwrap();
+        let output = command.env("TZ", "UTC").envs(variables.iter().copied()).output().unwrap();
         let text = |bytes: &[u8]| {
             String::from_utf8(bytes.to_vec())
                 .unwrap()
@@ -47,6 +52,11 @@ impl Folder {
         };
         let (printed, errors) = (text(&output.stdout), text(&output.stderr));
         let code = output.status.code().unwrap();
-        format!("$ deltapush {}\n{printed}{errors}[exit code {code}]\n", arguments.join(" "))
+        let variables: String =
+            variables.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+        format!(
+            "$ {variables}deltapush {}\n{printed}{errors}[exit code {code}]\n",
+            arguments.join(" ")
+        )
     }
 }

@@ -139,10 +139,11 @@ impl Walk {
         self.phone = Some(Phone::scan(&code, &certificate, &self.scene.internet.smtp).await);
     }
 
+    /// The command fails as long as a container has only been started.
     async fn is_watched(&self, command: &str) {
         let mut shown = String::new();
         let is_there = poll(PATIENCE, || {
-            shown = self.scene.vps.output_of(command);
+            shown = text_of(&self.scene.vps.begin(command).wait_with_output().unwrap());
             [YOU, "watching since", "  device "].iter().all(|words| shown.contains(words))
         });
         assert!(is_there.await, "{shown}");
