@@ -45,7 +45,7 @@ const CODES: [(&str, LoginRefusal); 13] = [
 /// Words that tell the refusal if no code does; the first that is found counts. Those that are about the moment for certain
 /// come first, and "try again" late: servers say it of a wrong password too, and a refusal of the moment is counted as no
 /// failed login.
-const WORDS: [(&str, LoginRefusal); 35] = [
+const WORDS: [(&str, LoginRefusal); 36] = [
     ("enable imap", LoginRefusal::Disabled),
     ("not enabled for imap", LoginRefusal::Disabled),
     ("imap is disabled", LoginRefusal::Disabled),
@@ -69,6 +69,8 @@ const WORDS: [(&str, LoginRefusal); 35] = [
     ("throttled", LoginRefusal::Throttled),
     // Outlook, when what holds the mailbox cannot be reached.
     ("not connected", LoginRefusal::Temporary),
+    // email-oauth2-proxy, when the provider's page for tokens does not work: "please check your internet connection and retry".
+    ("internet connection", LoginRefusal::Temporary),
     ("invalid credentials", LoginRefusal::Credentials),
     ("invalid password", LoginRefusal::Credentials),
     ("wrong password", LoginRefusal::Credentials),
@@ -298,6 +300,14 @@ mod tests {
             ),
             ("NO [UNAVAILABLE] Temporary authentication failure.", LoginRefusal::Temporary),
             ("NO [INUSE] locked", LoginRefusal::Temporary),
+            (
+                "NO AUTHENTICATE Email OAuth 2.0 Proxy: Login failed for account a@b.example - please check your internet connection and retry",
+                LoginRefusal::Temporary,
+            ),
+            (
+                "NO LOGIN Email OAuth 2.0 Proxy: Login failed - the password for account a@b.example is incorrect",
+                LoginRefusal::Credentials,
+            ),
             (
                 "NO [ALERT] Your account is not enabled for IMAP use. (Failure)",
                 LoginRefusal::Disabled,

@@ -85,11 +85,15 @@ mod shaping;
 #[cfg(test)]
 mod sockets;
 #[cfg(test)]
+mod stacks;
+#[cfg(test)]
 mod status;
 #[cfg(test)]
 mod strangers;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tokens;
 #[cfg(test)]
 mod tools;
 #[cfg(test)]

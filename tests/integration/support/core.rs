@@ -12,7 +12,8 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::dovecot::{Dovecot, PASSWORD};
+use super::certs::Authority;
+use super::dovecot::{Dovecot, PASSWORD, TOKEN_KEY};
 use super::{python, token_slot};
 
 /// How long a core may take for one call: it gives up its own connections after 60 s.
@@ -287,7 +288,7 @@ async fn sort_responses(
 
 /// A submission server (aiosmtpd) in front of a Dovecot's LMTP. It ends with the test.
 pub(crate) struct Submission {
-    /// Port with TLS from the first byte.
+    /// Port with TLS from the first byte, or STARTTLS.
     pub(crate) port: u16,
     _process: (Child, ChildStdin),
 }
@@ -295,17 +296,33 @@ pub(crate) struct Submission {
 impl Submission {
     /// Starts the server and waits until it accepts connections.
     pub(crate) async fn start(dovecot: &Dovecot) -> Self {
-        Self::start_with(dovecot, &dovecot.authority.leaf_cert, &dovecot.authority.leaf_key).await
+        Self::start_at(dovecot.lmtp, &dovecot.authority).await
+    }
+
+    /// The same in front of any server's LMTP.
+    pub(crate) async fn start_at(lmtp: u16, authority: &Authority) -> Self {
+        Self::run(lmtp, &[path(&authority.leaf_cert), path(&authority.leaf_key)], PASSWORD).await
     }
 
     /// The same with another certificate and its key.
     pub(crate) async fn start_with(dovecot: &Dovecot, certificate: &Path, key: &Path) -> Self {
+        Self::run(dovecot.lmtp, &[path(certificate), path(key)], PASSWORD).await
+    }
+
+    /// A server as Outlook's: it has STARTTLS, and takes access tokens alone.
+    pub(crate) async fn start_for_tokens(dovecot: &Dovecot) -> Self {
+        let authority = &dovecot.authority;
+        let files = [path(&authority.leaf_cert), path(&authority.leaf_key), "tokens"];
+        Self::run(dovecot.lmtp, &files, TOKEN_KEY).await
+    }
+
+    async fn run(lmtp: u16, arguments: &[&str], secret: &str) -> Self {
         let mut command = python::script("submission.py");
-        command.arg(dovecot.lmtp.to_string()).args([path(certificate), path(key)]);
+        command.arg(lmtp.to_string()).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = Command::from(command).kill_on_drop(true).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(format!("{PASSWORD}\n").as_bytes()).await.unwrap();
+        stdin.write_all(format!("{secret}\n").as_bytes()).await.unwrap();
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         timeout(PATIENCE, stdout.read_line(&mut line))

@@ -123,6 +123,15 @@ impl Dovecot {
 
     /// The same, with a certificate for these names.
     pub(crate) fn naming(setup: Setup, names: &[&str]) -> Self {
+        Self::configured(setup, names, |_| String::new())
+    }
+
+    /// The same, with further settings: `settings` gets the server's folder, and may write files there.
+    pub(crate) fn configured(
+        setup: Setup,
+        names: &[&str],
+        settings: impl FnOnce(&Path) -> String,
+    ) -> Self {
         assert!(
             Path::new(DOVECOT).exists(),
             "{DOVECOT} is missing: install the Debian packages dovecot-imapd and dovecot-lmtpd, or run scripts/test"
@@ -138,9 +147,8 @@ impl Dovecot {
         }
         // The mail user must get through the temporary folder, which is made for its owner alone.
         open_to_all(dir.path());
-        let config = dir.path().join("dovecot.conf");
-        fs::write(&config, configuration(setup, dir.path(), &authority, imaps, imap, lmtp))
-            .unwrap();
+        let config = configuration(setup, dir.path(), &authority, imaps, imap, lmtp);
+        fs::write(dir.path().join("dovecot.conf"), config + &settings(dir.path())).unwrap();
 
         // Statics are never dropped: Dovecot ends when this process does, because its standard input is then closed.
         let guard = spawn(dir.path());

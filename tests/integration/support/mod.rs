@@ -1,6 +1,7 @@
 //! What the tests stand on: real servers, scripted peers, clients.
 
 pub(crate) mod accessibility;
+pub(crate) mod authority;
 pub(crate) mod browser;
 pub(crate) mod certs;
 pub(crate) mod client;
@@ -10,6 +11,8 @@ pub(crate) mod cyrus;
 pub(crate) mod deltapush;
 pub(crate) mod dns;
 pub(crate) mod dovecot;
+pub(crate) mod dovecot_24;
+pub(crate) mod emailproxy;
 pub(crate) mod forward;
 pub(crate) mod guarded;
 pub(crate) mod lmtp;
@@ -18,6 +21,7 @@ pub(crate) mod notify_wire;
 pub(crate) mod pebble;
 pub(crate) mod ports;
 pub(crate) mod python;
+pub(crate) mod recipe;
 pub(crate) mod replay;
 pub(crate) mod scene;
 pub(crate) mod scripted;

@@ -140,9 +140,11 @@ impl Connected<IncomingStream<'_, MaybeTls>> for Peer {
 }
 
 /// Accepts connections, with TLS if it has that; who fails the handshake is not heard.
-struct MaybeTls {
-    tcp: TcpListener,
-    tls: Option<TlsAcceptor>,
+pub(crate) struct MaybeTls {
+    /// What it listens on.
+    pub(crate) tcp: TcpListener,
+    /// TLS from the first byte.
+    pub(crate) tls: Option<TlsAcceptor>,
 }
 
 impl Listener for MaybeTls {

@@ -1,0 +1,40 @@
+//! The configurations of docs/recipes.md, as the page has them.
+
+const PAGE: &str = include_str!("../../../docs/recipes.md");
+
+/// The blocks of code in a section, by its heading, each as its language and text.
+pub(crate) fn blocks(section: &str) -> Vec<(&'static str, &'static str)> {
+    let heading = format!("\n## {section}\n");
+    let (_, text) = PAGE.split_once(&heading).unwrap_or_else(|| panic!("no section {section:?}"));
+    let text = text.split_once("\n## ").map_or(text, |(text, _)| text);
+    // Every second part is inside of a fence.
+    let inside = text.split("```").skip(1).step_by(2);
+    inside.map(|block| block.split_once('\n').unwrap()).collect()
+}
+
+/// The block of this language in which these words are.
+pub(crate) fn block(section: &str, language: &str, words: &str) -> &'static str {
+    let mut found =
+        blocks(section).into_iter().filter(|(its, text)| *its == language && text.contains(words));
+    let one = found.next().map(|(_, text)| text);
+    assert!(found.next().is_none(), "{section:?}: more than one block with {words:?}");
+    one.unwrap_or_else(|| panic!("{section:?}: no block of {language} with {words:?}"))
+}
+
+/// The routes of a configuration of the page.
+pub(crate) fn routes(section: &str) -> &'static str {
+    let (_, routes) = block(section, "yaml", "\nroutes:\n").split_once("\nroutes:\n").unwrap();
+    let end = routes
+        .match_indices('\n')
+        .map(|(end, _)| end + 1)
+        .find(|start| routes[*start..].starts_with(|first: char| !first.is_whitespace()));
+    &routes[..end.unwrap_or(routes.len())]
+}
+
+/// The text with other names of servers, ports and files, each of which must be there.
+pub(crate) fn replaced(text: &str, replacements: &[(&str, &str)]) -> String {
+    replacements.iter().fold(text.to_owned(), |text, (page, test)| {
+        assert!(text.contains(page), "no {page:?} in docs/recipes.md: {text}");
+        text.replace(page, test)
+    })
+}
