@@ -45,7 +45,7 @@ const CODES: [(&str, LoginRefusal); 13] = [
 /// Words that tell the refusal if no code does; the first that is found counts. Those that are about the moment for certain
 /// come first, and "try again" late: servers say it of a wrong password too, and a refusal of the moment is counted as no
 /// failed login.
-const WORDS: [(&str, LoginRefusal); 36] = [
+const WORDS: [(&str, LoginRefusal); 37] = [
     ("enable imap", LoginRefusal::Disabled),
     ("not enabled for imap", LoginRefusal::Disabled),
     ("imap is disabled", LoginRefusal::Disabled),
@@ -56,6 +56,7 @@ const WORDS: [(&str, LoginRefusal); 36] = [
     ("too many invalid", LoginRefusal::Throttled),
     ("too many incorrect", LoginRefusal::Throttled),
     ("too many unsuccessful", LoginRefusal::Throttled),
+    ("too many auth", LoginRefusal::Throttled),
     ("too many", LoginRefusal::TooManySessions),
     ("maximum number", LoginRefusal::TooManySessions),
     ("connection limit", LoginRefusal::TooManySessions),
@@ -325,6 +326,8 @@ mod tests {
         assert_eq!(classify(b"NO [AUTHENTICATIONFAILED] no", alert), LoginRefusal::Credentials);
         assert_eq!(classify_bye("Too many connections"), LoginRefusal::TooManySessions);
         assert_eq!(classify_bye("Too many failed logins"), LoginRefusal::Throttled);
+        // mox, of the address.
+        assert_eq!(classify_bye("too many auth failures"), LoginRefusal::Throttled);
         assert_eq!(classify_bye("overloaded"), LoginRefusal::Unclear);
     }
 

@@ -759,7 +759,7 @@ async fn mox_notifies() {
         C: w3 IDLE
         S: + waiting
         S: * 5 EXISTS
-        S= * 5 FETCH (UID 10 FLAGS () BODY[HEADER.FIELDS (FROM)]<0> {{2}}\r\n\r\n)\r\n
+        S= * 5 FETCH (UID 10 BODY[HEADER.FIELDS (From Auto-Submitted Message-Id Content-Type Secure-Join)]<0> {{2}}\r\n\r\n FLAGS ())\r\n
         REACHED
         EOF"
     );
@@ -777,6 +777,18 @@ async fn mox_notifies() {
         .goes_on()
         .end()
         .await;
+}
+
+/// mox: 30 connections of an address, and 50 failed logins in a day, after which it greets no more.
+#[tokio::test]
+async fn mox_counts_connections_by_address() {
+    let full = "too many open connections from your ip or network";
+    let failed = "too many auth failures";
+    let pause = |words: &'static str| {
+        let session = format!("S: * BYE {words}\nCLOSE");
+        pauses(session, format!("the mail server closed the connection: {words}"))
+    };
+    tokio::join!(pause(full), pause(failed));
 }
 
 /// Stalwart: 16 sessions, and no word during IDLE.

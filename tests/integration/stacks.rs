@@ -1,5 +1,5 @@
 //! Mail servers that people run as a whole: the settings that mailcow, docker-mailserver and YunoHost give their Dovecot, with
-//! the lines and routes of docs/recipes.md, in front of them deltapush, scripted clients and a real core.
+//! the lines of docs/recipes.md and the routes of contrib, in front of them deltapush, scripted clients and a real core.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -100,10 +100,9 @@ struct StackScene {
 }
 
 impl StackScene {
-    async fn start(stack: Stack, section: &str, upstream: &str) -> Self {
+    async fn start(stack: Stack, routes: &str, upstream: &str) -> Self {
         let notify = NotifyServer::start().await;
         let authority = stack.authority().ca.display().to_string();
-        let routes = recipe::routes(section);
         let routes = recipe::replaced(
             &routes.replace("    ca: system\n", ""),
             &[
@@ -179,7 +178,7 @@ impl StackScene {
         assert!(!own, "{}", self.stack.log());
     }
 
-    /// A real core chats with itself's second device and is woken after its end.
+    /// A real core hands its token over, ends, and is woken.
     async fn wakes_a_core(&mut self, user: &str) {
         let submission = Submission::start_at(self.stack.lmtp(), self.stack.authority()).await;
         let mut core = Core::start(Version::CurrentWithToken).await;
@@ -190,7 +189,7 @@ impl StackScene {
         self.is_woken(user, 2).await;
     }
 
-    async fn is_served(mut self) {
+    async fn serves_phones(mut self) {
         let [phone, core] = ["phone", "core"].map(|name| self.stack.user(name));
         self.serves_many_clients(&phone).await;
         self.names_the_client_of_a_failed_login(&phone).await;
@@ -203,23 +202,34 @@ impl StackScene {
 async fn mailcows_dovecot_is_served() {
     let stack =
         Stack::dovecot_23(include_str!("data/dovecot/mailcow.conf"), "mailcow", "172.22.1.93");
-    StackScene::start(stack, "mailcow", "imaps://mail.example.org").await.is_served().await;
+    let configuration = include_str!("../../contrib/compose/mailcow/deltapush.yaml");
+    let routes = recipe::routes_of(configuration);
+    StackScene::start(stack, &routes, "imaps://mail.example.org").await.serves_phones().await;
 }
 
 #[tokio::test]
 async fn docker_mailservers_dovecot_is_served() {
-    let stack = Stack::dovecot_24(
-        include_str!("data/dovecot/docker-mailserver.conf"),
-        "docker-mailserver",
-        "172.30.93.2",
-    );
-    let scene = StackScene::start(stack, "docker-mailserver", "imaps://mail.example.org").await;
-    scene.is_served().await;
+    let section = "docker-mailserver";
+    let settings = include_str!("data/dovecot/docker-mailserver.conf");
+    let stack = Stack::dovecot_24(settings, section, "172.30.93.2");
+    let files = [
+        include_str!("../../contrib/compose/docker-mailserver/dovecot.cf"),
+        include_str!("../../contrib/compose/docker-mailserver/fail2ban-jail.cf"),
+    ];
+    for (file, (language, words)) in
+        files.into_iter().zip([("", "login_trusted_networks"), ("ini", "ignoreip")])
+    {
+        assert!(file.ends_with(recipe::block(section, language, words)), "{file}");
+    }
+    let configuration = include_str!("../../contrib/compose/docker-mailserver/deltapush.yaml");
+    let routes = recipe::routes_of(configuration);
+    StackScene::start(stack, &routes, "imaps://mail.example.org").await.serves_phones().await;
 }
 
 #[tokio::test]
 async fn yunohosts_dovecot_is_served() {
     let stack =
         Stack::dovecot_23(include_str!("data/dovecot/yunohost.conf"), "YunoHost", "127.0.0.1 ::1");
-    StackScene::start(stack, "YunoHost", "imaps://example.org").await.is_served().await;
+    let routes = recipe::routes("YunoHost");
+    StackScene::start(stack, &routes, "imaps://example.org").await.serves_phones().await;
 }

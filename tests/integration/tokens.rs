@@ -44,7 +44,7 @@ impl TokenScene {
         });
         let notify = NotifyServer::start().await;
         let routes = recipe::replaced(
-            recipe::routes(SECTION),
+            &recipe::routes(SECTION),
             &[
                 ("alice@outlook.com", &user),
                 (":2993", &format!(":{}", proxy.imap)),

@@ -95,7 +95,7 @@ fn configuration(servers: &Servers<'_>, imap: u16, smtp: u16) -> String {
     let pages = "https://login.microsoftonline.com/common/oauth2/v2.0";
     let replacements = [
         ("[IMAP-2993]", format!("[IMAP-{imap}]")),
-        ("[SMTP-465]", format!("[SMTP-{smtp}]")),
+        ("[SMTP-465]", format!("[SMTP-{smtp}]\nlocal_address = 127.0.0.1")),
         (
             "outlook.office365.com\nserver_port = 993",
             format!("{host}\nserver_port = {}", servers.dovecot.imaps),

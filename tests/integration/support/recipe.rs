@@ -22,13 +22,15 @@ pub(crate) fn block(section: &str, language: &str, words: &str) -> &'static str 
 }
 
 /// The routes of a configuration of the page.
-pub(crate) fn routes(section: &str) -> &'static str {
-    let (_, routes) = block(section, "yaml", "\nroutes:\n").split_once("\nroutes:\n").unwrap();
-    let end = routes
-        .match_indices('\n')
-        .map(|(end, _)| end + 1)
-        .find(|start| routes[*start..].starts_with(|first: char| !first.is_whitespace()));
-    &routes[..end.unwrap_or(routes.len())]
+pub(crate) fn routes(section: &str) -> String {
+    routes_of(block(section, "yaml", "\nroutes:\n"))
+}
+
+/// The routes of a configuration.
+pub(crate) fn routes_of(configuration: &str) -> String {
+    let (_, below) = configuration.split_once("\nroutes:\n").unwrap();
+    let indented = |line: &&str| line.starts_with(char::is_whitespace);
+    below.split_inclusive('\n').take_while(indented).collect()
 }
 
 /// The text with other names of servers, ports and files, each of which must be there.
