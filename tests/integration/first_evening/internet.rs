@@ -57,6 +57,11 @@ pub(crate) fn public(address: &str) -> &'static str {
     found.unwrap_or_else(|| panic!("the page has another address: {address}")).1
 }
 
+/// A port of the VPS.
+pub(super) fn vps(port: u16) -> SocketAddr {
+    at(PUBLIC[0].1, port)
+}
+
 /// The addresses of the VPS, and of all servers, each with the length of its prefix.
 pub(crate) fn addresses() -> [Vec<String>; 2] {
     let long =

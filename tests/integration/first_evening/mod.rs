@@ -2,11 +2,14 @@
 //!
 //! `walk` is the test: it takes the commands from the page (`page`), in an internet of its own (`internet`) with a VPS
 //! (`vps`), on which a stand-in for systemd runs the service (`service`). All of it is inside namespaces (`namespace`).
-//! `phone` has the apps.
+//! `evening` has the steps after the installation, `phone` the apps. `package` takes the same steps after README's installation, on a
+//! VPS that is a whole Debian with its own systemd.
 
+mod evening;
 mod family;
 pub(crate) mod internet;
 pub(crate) mod namespace;
+mod package;
 pub(crate) mod page;
 pub(crate) mod phone;
 mod service;

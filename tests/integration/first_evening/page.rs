@@ -1,6 +1,9 @@
-//! The page: its DNS records, its commands in their order, and the output that it promises.
+//! The page: its DNS records, its commands in their order, and the output that it promises. Blocks of commands of other pages.
 
 const PAGE: &str = include_str!("../../../docs/first-evening.md");
+pub(super) const README: &str = include_str!("../../../README.md");
+pub(super) const OPERATION: &str = include_str!("../../../docs/operation.md");
+pub(super) const UPGRADE: &str = include_str!("../../../docs/upgrade.md");
 
 /// A DNS record that people create.
 pub(crate) struct Record {
@@ -36,17 +39,36 @@ pub(crate) fn promised(output: &'static str) -> &'static str {
     output
 }
 
+/// The commands of the first block of a page that has a command with this beginning.
+#[track_caller]
+pub(super) fn block(page: &'static str, start: &str) -> Vec<&'static str> {
+    let mut blocks = blocks_of(page).into_iter();
+    let found = blocks.find(|(language, lines)| {
+        *language == "sh" && lines.iter().any(|line| line.starts_with(start))
+    });
+    found.unwrap_or_else(|| panic!("no block of commands has {start:?}")).1
+}
+
 /// The lines of all code blocks of a page in this language.
 pub(crate) fn blocks(page: &'static str, language: &str) -> Vec<&'static str> {
-    let mut lines = Vec::new();
-    let mut block = None;
+    let blocks = blocks_of(page).into_iter();
+    blocks.filter(|(name, _)| *name == language).flat_map(|(_, lines)| lines).collect()
+}
+
+/// All code blocks: language and lines.
+fn blocks_of(page: &'static str) -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut blocks = Vec::new();
+    let mut inside = false;
     for line in page.lines() {
-        match (line.strip_prefix("```"), block) {
-            (Some(_), Some(_)) => block = None,
-            (Some(name), None) => block = Some(name),
-            (None, Some(name)) if name == language => lines.push(line),
-            (None, _) => {}
+        match (line.strip_prefix("```"), inside) {
+            (Some(_), true) => inside = false,
+            (Some(name), false) => {
+                inside = true;
+                blocks.push((name, Vec::new()));
+            }
+            (None, true) => blocks.last_mut().unwrap().1.push(line),
+            (None, false) => {}
         }
     }
-    lines
+    blocks
 }

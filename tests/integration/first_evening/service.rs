@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use super::namespace::run;
 use super::vps::Vps;
-use crate::support::poll;
 
 const UNIT: &str = "/etc/systemd/system/deltapush.service";
 
@@ -59,13 +58,6 @@ impl Service {
         }
         assert!(child.wait().unwrap().success(), "{}", self.log());
         self.start(vps);
-    }
-
-    /// Waits until a line of the log contains all these words.
-    pub(super) async fn wait_for(&self, words: &[&str]) {
-        let has = |line: &str| words.iter().all(|words| line.contains(words));
-        let came = poll(Duration::from_secs(60), || self.log().lines().any(has)).await;
-        assert!(came, "no line with {words:?}");
     }
 
     /// The log so far.

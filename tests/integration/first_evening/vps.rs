@@ -1,4 +1,5 @@
-//! The VPS: a network namespace of its own on a link to the test's, in which commands are typed.
+//! The VPS, on a link to the test's network, in which commands are typed: a network namespace in which this machine's programs run,
+//! or a Debian with its own systemd.
 
 use std::fs;
 use std::io::Write as _;
@@ -21,13 +22,17 @@ const ENVIRONMENT: [(&str, &str); 4] = [
 
 /// The machine, and the folder in which its shell is.
 pub(crate) struct Vps {
-    /// The process that holds the network namespace.
+    /// The process with which the machine ends.
     holder: Child,
+    /// What nsenter takes to enter it.
+    entrance: Vec<String>,
+    /// Its files, as this process sees them.
+    root: PathBuf,
     folder: PathBuf,
 }
 
 impl Vps {
-    /// Starts it with these addresses, on a link whose other end has the addresses `internet`.
+    /// Starts a namespace with these addresses, on a link whose other end has the addresses `internet`.
     pub(crate) async fn start(folder: &Path, own: &[String], internet: &[String]) -> Self {
         let mut command = Command::new("unshare");
         let holder = command.args(["--net", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
@@ -35,34 +40,73 @@ impl Vps {
         let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
         let is_apart = || network(&pid).is_some_and(|its| Some(its) != network("self"));
         assert!(poll(Duration::from_secs(10), is_apart).await, "no network namespace");
-        let vps = Self { holder, folder: folder.to_owned() };
+        let entrance = vec![format!("--net=/proc/{pid}/ns/net")];
+        let vps = Self { holder, entrance, root: "/".into(), folder: folder.to_owned() };
+        vps.connect(&pid, own, internet);
+        vps
+    }
+
+    /// Boots the Debian in the folder `root`, with a network as in [`start`](Self::start). The shell is in /root.
+    pub(super) async fn boot(root: &Path, own: &[String], internet: &[String]) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/boot-root");
+        let note = root.with_extension("pid");
+        let _ = fs::remove_file(&note);
+        let holder = Command::new(script).arg(root).stdin(Stdio::null()).spawn().unwrap();
+        let mut vps =
+            Self { holder, entrance: Vec::new(), root: root.to_owned(), folder: "/root".into() };
+        assert!(poll(Duration::from_secs(90), || note.exists()).await, "systemd does not start");
+        let pid = fs::read_to_string(note).unwrap().trim().to_owned();
+        vps.entrance = vec![format!("--target={pid}"), "--all".to_owned()];
+        vps.connect(&pid, own, internet);
+        vps
+    }
+
+    /// Links the network of a process to the test's.
+    fn connect(&self, pid: &str, own: &[String], internet: &[String]) {
         run(
             "ip",
-            &["link", "add", "internet", "type", "veth", "peer", "name", "eth0", "netns", &pid],
+            &["link", "add", "internet", "type", "veth", "peer", "name", "eth0", "netns", pid],
         );
         run("sh", &["-c", &set_up("internet", internet)]);
-        vps.expect(&set_up("eth0", own));
-        vps
+        self.expect(&set_up("eth0", own));
+    }
+
+    /// A file of the machine, as this process sees it.
+    pub(super) fn path(&self, file: &str) -> PathBuf {
+        self.root.join(file.trim_start_matches('/'))
+    }
+
+    /// Gives the machine the test's DNS server and certificate authorities, which this process has in its /etc.
+    pub(super) fn takes_names_and_authorities(&self) {
+        if self.root == Path::new("/") {
+            return;
+        }
+        for file in ["/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt"] {
+            // A link may lead elsewhere. A file that is missing need not be removed.
+            let _ = fs::remove_file(self.path(file));
+            fs::copy(file, self.path(file)).unwrap();
+        }
     }
 
     /// A program on this machine.
     pub(crate) fn program(&self, name: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/proc/{}/ns/net", self.holder.id())).arg(name);
-        command.env_clear().envs(ENVIRONMENT).current_dir(&self.folder);
+        command.args(&self.entrance).arg(name).env_clear().envs(ENVIRONMENT);
         command
     }
 
     fn shell(&self, line: &str) -> Command {
         let mut command = self.program("bash");
-        command.args(["-c", line]).stdin(Stdio::null());
+        command.args(["-c", r#"cd "$0" && eval "$1""#]).arg(&self.folder).arg(line);
+        command.stdin(Stdio::null());
         command
     }
 
     /// Goes to a folder, as `cd` does.
     pub(crate) fn change_folder(&mut self, folder: &str) {
         self.folder = self.folder.join(folder);
-        assert!(self.folder.is_dir(), "{}", self.folder.display());
+        let seen = self.path(&self.folder.to_string_lossy());
+        assert!(seen.is_dir(), "{}", seen.display());
     }
 
     /// Types a command that must succeed, and returns its output, which is shown if the test fails.
@@ -88,7 +132,7 @@ impl Vps {
     pub(crate) fn converse(&self, line: &str, answers: &[(&str, &str)]) -> String {
         let mut command = python::script("terminal.py");
         command.arg("nsenter").args(self.shell(line).get_args());
-        command.env_clear().envs(ENVIRONMENT).current_dir(&self.folder);
+        command.env_clear().envs(ENVIRONMENT);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         write!(child.stdin.take().unwrap(), "{}", json!(answers)).unwrap();
@@ -101,8 +145,8 @@ impl Vps {
 
 impl Drop for Vps {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
-        let _ = self.holder.kill();
+        // Not killed: a Debian's control groups are removed at its end. Both fail only if it has ended already.
+        let _ = Command::new("kill").arg(self.holder.id().to_string()).status();
         let _ = self.holder.wait();
     }
 }

@@ -1,6 +1,6 @@
 //! A raw IMAP client: it knows bytes and lines, and what it was promised.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -75,6 +75,16 @@ impl Client {
     /// Connects with TLS from the first byte, trusting what is in a PEM file.
     pub(crate) async fn tls(port: u16, trusted: &Path) -> Self {
         Self::plain(port).await.encrypted(trusted).await
+    }
+
+    /// Connects to another machine, with TLS from the first byte and a certificate for `name`.
+    pub(crate) async fn tls_at(address: SocketAddr, name: &'static str, trusted: &Path) -> Self {
+        let stream = timeout(PATIENCE, TcpStream::connect(address)).await;
+        let stream = stream.expect("connecting takes too long").unwrap();
+        let name = ServerName::try_from(name).unwrap();
+        let handshake = TlsConnector::from(client_config(trusted)).connect(name, stream);
+        let stream = timeout(PATIENCE, handshake).await.expect("the TLS handshake takes too long");
+        Self::new(Box::new(stream.unwrap()))
     }
 
     /// Connects in plain text and goes on encrypted after STARTTLS.

@@ -1,0 +1,161 @@
+//! An evening on a VPS: the steps after the installation that people take whichever way they installed deltapush, and the output that
+//! the page promises for each.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::internet::Internet;
+use super::page::promised;
+use super::phone::Phone;
+use super::vps::{Vps, show, text_of};
+use crate::setup;
+use crate::support::dovecot::PASSWORD;
+use crate::support::poll;
+use crate::support::scene::PATIENCE;
+
+pub(super) const YOU: &str = "you@example.org";
+const CONFIG: &str = "/etc/deltapush/config.yaml";
+/// The certificate that deltapush shows in the end.
+const CERTIFICATE: &str = "/var/lib/deltapush/certs/push.example.org.acme.pem";
+
+/// The machine, the internet around it, and the phones.
+pub(super) struct Evening {
+    pub(super) vps: Vps,
+    pub(super) internet: Internet,
+    /// The login code that `init` shows.
+    code: String,
+    phone: Option<Phone>,
+    /// The friend's phone, and its chat with you.
+    friend: Option<(Phone, Value)>,
+}
+
+impl Evening {
+    /// Starts the internet around a machine.
+    pub(super) async fn start(vps: Vps) -> Self {
+        let internet = Internet::start().await;
+        internet.dovecot.user_of(YOU.to_owned());
+        vps.takes_names_and_authorities();
+        Self { vps, internet, code: String::new(), phone: None, friend: None }
+    }
+
+    /// Section 4. Two things are unlike the page: the provider's certificate is of an authority that only this machine trusts,
+    /// and the directory of Pebble has another path than that of Let's Encrypt.
+    pub(super) fn initializes(&mut self, command: &str) {
+        let answers = [
+            ("Password of you@example.org", PASSWORD),
+            ("Let's Encrypt issues a certificate", "y"),
+            ("Accept only logins of you@example.org?", "y"),
+        ];
+        let shown = self.vps.converse(&format!("{command} --ca system"), &answers);
+        // The next command but the checks, as the page has it.
+        for words in [promised("IDLE: yes"), "Start deltapush: systemctl enable --now deltapush"] {
+            assert!(shown.contains(words), "no {words:?} in {shown}");
+        }
+        assert!(!shown.contains(PASSWORD), "{shown}");
+        self.code = setup::read_terminal(&shown);
+        assert!(self.code.starts_with("dclogin://you@example.org/?p="), "{}", self.code);
+        let config = self.vps.path(CONFIG);
+        let written = fs::read_to_string(&config).unwrap();
+        let (agreed, directory) = ("    terms_agreed: true", &self.internet.acme.directory);
+        assert!(written.contains(agreed), "{written}");
+        let changed = written.replace(agreed, &format!("    directory: {directory}\n{agreed}"));
+        fs::write(config, changed).unwrap();
+    }
+
+    /// Section 5. The certificate is there, says the log.
+    pub(super) async fn gets_a_certificate(&self, log: impl Fn() -> String) {
+        let words = [promised("certificate:"), promised("renewal due about")];
+        let has = |line: &str| words.iter().all(|words| line.contains(words));
+        let came = poll(Duration::from_secs(60), || log().lines().any(has)).await;
+        assert!(came, "no line with {words:?} in {}", log());
+    }
+
+    /// Section 6. The phone scans the code on the terminal.
+    pub(super) async fn scans(&mut self, command: &str) {
+        let answers = [("Password of you@example.org", PASSWORD)];
+        let code = setup::read_terminal(&self.vps.converse(command, &answers));
+        assert_eq!(code, self.code, "`init` shows another code");
+        let phone = Phone::scan(&code, &self.vps.path(CERTIFICATE), &self.internet.smtp).await;
+        self.phone = Some(phone);
+    }
+
+    /// Waits until `deltapush status` shows a watched account with a device.
+    pub(super) async fn is_watched(&self, command: &str) {
+        let watching = promised("watch    watching since …").trim_end_matches('…');
+        let device = format!("  {} ", promised("device"));
+        // It fails for a moment after the start: systemd counts deltapush as started before it listens for commands.
+        let line = format!("{command} || true");
+        let mut shown = String::new();
+        let is_there = poll(PATIENCE, || {
+            shown = self.vps.output_of(&line);
+            [YOU, watching, &device].iter().all(|words| shown.contains(words))
+        });
+        assert!(is_there.await, "{shown}");
+        show(shown);
+    }
+
+    /// Section 7. The app is in the background, and the push makes it connect.
+    pub(super) async fn wakes_the_phone(&mut self, command: &str) {
+        let phone = self.phone.as_mut().unwrap();
+        phone.background().await;
+        let before = self.internet.notify.posted().len();
+        let test = self.vps.begin(command);
+        self.internet.notify.wait_for(before + 1, PATIENCE).await;
+        phone.fetch_in_background().await;
+        let output = tokio::task::block_in_place(|| test.wait_with_output()).unwrap();
+        let shown = show(text_of(&output));
+        let first = shown.lines().next().unwrap_or_default();
+        assert!(output.status.success() && first.contains(promised("accepted")), "{shown}");
+    }
+
+    /// Section 8. A friend scans your code, and writes when your app is in the background again.
+    pub(super) async fn gets_a_message(&mut self, command: &str) {
+        let mut friend = Phone::of_friend(&self.internet).await;
+        let phone = self.phone.as_mut().unwrap();
+        phone.foreground().await;
+        let chat = friend.befriend(phone).await;
+        phone.background().await;
+        self.friend = Some((friend, chat));
+        self.is_pushed("are you awake?").await;
+        let history = self.vps.expect(command);
+        for words in
+            ["new mail", promised("POST"), promised("accepted"), "connected for a background fetch"]
+        {
+            assert!(history.contains(words), "no {words:?} in {history}");
+        }
+    }
+
+    /// The friend writes; the push makes the phone fetch the message.
+    pub(super) async fn is_pushed(&mut self, text: &str) {
+        self.writes(text).await;
+        self.reads(text).await;
+    }
+
+    /// The friend writes, and the notification server gets a push.
+    pub(super) async fn writes(&mut self, text: &str) {
+        self.has_no_push_left().await;
+        let before = self.internet.notify.posted().len();
+        let (friend, chat) = self.friend.as_mut().unwrap();
+        friend.write(chat, text).await;
+        self.internet.notify.wait_for(before + 1, PATIENCE).await;
+    }
+
+    /// The phone fetches the message.
+    pub(super) async fn reads(&mut self, text: &str) {
+        let phone = self.phone.as_mut().unwrap();
+        phone.fetch_in_background().await;
+        while phone.read().await != text {}
+    }
+
+    /// Waits until no push is outstanding for a message before.
+    async fn has_no_push_left(&self) {
+        let mut shown = String::new();
+        let is_so = poll(PATIENCE, || {
+            shown = self.vps.output_of("deltapush status --json");
+            serde_json::from_str::<Value>(&shown).unwrap()["counts"]["pending"] == 0
+        });
+        assert!(is_so.await, "{shown}");
+    }
+}
