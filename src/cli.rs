@@ -13,7 +13,8 @@ use deltapush::commands;
 #[derive(Parser, Clone)]
 #[command(version, max_term_width = 100, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
-    /// Configuration file [default: config.yaml in the current folder]
+    /// Configuration file [default: config.yaml in the current folder; except for `run`, else that of the service,
+    /// /etc/deltapush/config.yaml]
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
@@ -72,7 +73,11 @@ pub(crate) enum MainCommand {
         #[arg(long, requires = "login")]
         connect: bool,
     },
-    /// Create a configuration for a mail address: find its server, read its capabilities, choose ports and certificate
+    /// Check everything that a push needs: service, DNS name, ports, certificate, mail servers, notification server,
+    /// clock, accounts; print what helps
+    Doctor(commands::doctor::DoctorOptions),
+    /// Create a configuration for a mail address: find its server, read its capabilities, choose ports and
+    /// certificate; then start the service and print the login code
     Init(commands::init::InitOptions),
     /// Print the login code that sets up Delta Chat in one scan; asks for the password and does not store it
     Qr(commands::qr::QrOptions),
@@ -113,6 +118,7 @@ Examples:
   deltapush init you@example.org          create a configuration for this address
   deltapush qr you@example.org            print the login code for Delta Chat
   deltapush                               serve with ./config.yaml
+  deltapush doctor                        check everything, show what helps
   deltapush check                         check the configuration
   deltapush check --login you@example.org --connect
                                           show the route of a login, try its server
@@ -129,7 +135,7 @@ Exit codes:
   64  wrong usage of the command line
   65  the input is not a trace file
   69  no running deltapush answers, or it refused the request; no mail server
-      was found or reached
+      was found or reached; the service did not start
   70  a bug in deltapush
   71  a call to the operating system failed, for example opening a port
   74  the state cannot be opened or is damaged, or its key does not fit

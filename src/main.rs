@@ -7,7 +7,7 @@ mod manual_tests;
 
 use std::alloc::System;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -19,6 +19,7 @@ use deltapush::http::admin::password::Password;
 use deltapush::logging::LogHandle;
 use deltapush::reload::Reloader;
 use deltapush::tls;
+use deltapush::tls::certs::identity::CertificateSummary;
 use deltapush::tls::certs::{CertificateSet, CertificateSettings};
 use deltapush::tls::client::ClientConfigs;
 use deltapush::tls::server::ServerTlsError;
@@ -62,6 +63,9 @@ fn main() -> ExitCode {
             };
             load(&cli).and_then(|config| check_login(&config, &question))
         }
+        Some(MainCommand::Doctor(options)) => {
+            load(&cli).and_then(|config| doctor(&cli, &config, options))
+        }
         Some(MainCommand::Init(options)) => init(&cli, options),
         Some(MainCommand::Qr(options)) => load(&cli).and_then(|config| qr(&config, options)),
         Some(MainCommand::Status(asked)) => {
@@ -94,7 +98,8 @@ fn answer_usage(answer: &clap::Error) -> ExitCode {
 }
 
 fn load(cli: &Cli) -> anyhow::Result<Config> {
-    let mut config = Config::find(cli.config.as_deref(), &Environment::read())?;
+    let file = config_file(cli);
+    let mut config = Config::find(file.as_deref(), &Environment::read())?;
     match cli.trace() {
         None => {}
         Some(stdout) if stdout == Path::new("-") => config.live.trace.print = true,
@@ -103,6 +108,18 @@ fn load(cli: &Cli) -> anyhow::Result<Config> {
         }
     }
     Ok(config)
+}
+
+/// The configuration: the given one, or the service's if the current folder has none; `None` for the usual one. `run` never takes the
+/// service's by itself: as root, its files would become root's.
+fn config_file(cli: &Cli) -> Option<PathBuf> {
+    let serves = matches!(cli.command, None | Some(MainCommand::Run(_)));
+    let has_other = Path::new(Config::DEFAULT_FILE).exists() || !Environment::read().is_empty();
+    match &cli.config {
+        Some(file) => Some(file.clone()),
+        None if serves || has_other => None,
+        None => commands::service_config(),
+    }
 }
 
 fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
@@ -190,12 +207,18 @@ fn shutdown() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-fn check(config: &Config) -> anyhow::Result<()> {
-    let (certificate, more) = CertificateSet::check(&CertificateSettings::from(&config.live))
+/// Reads the files that the configuration names.
+fn check_files(config: &Config) -> anyhow::Result<(CertificateSummary, Vec<CertificateSummary>)> {
+    let certificates = CertificateSet::check(&CertificateSettings::from(&config.live))
         .map_err(|error| RunError::from(ServerTlsError::from(error)))?;
     ClientConfigs::new(&config.live.routes).map_err(RunError::from)?;
     Password::check(&config.startup).map_err(RunError::from)?;
     tls::client::https_roots(config.startup.push.ca.as_ref()).map_err(RunError::from)?;
+    Ok(certificates)
+}
+
+fn check(config: &Config) -> anyhow::Result<()> {
+    let (certificate, more) = check_files(config)?;
     let mut text = Vec::new();
     let obstacles = commands::check::run(&mut text, config, &certificate, &more)?;
     commands::print(&String::from_utf8_lossy(&text))?;
@@ -213,10 +236,20 @@ fn check_login(config: &Config, question: &RouteQuestion<'_>) -> anyhow::Result<
     Ok(refusal?)
 }
 
+fn doctor(
+    cli: &Cli,
+    config: &Config,
+    options: &commands::doctor::DoctorOptions,
+) -> anyhow::Result<()> {
+    check_files(config)?;
+    let file = config_file(cli).unwrap_or_else(|| Config::DEFAULT_FILE.into());
+    small_runtime()?.block_on(commands::doctor::run(config, &file, options))
+}
+
 fn init(cli: &Cli, options: &commands::init::InitOptions) -> anyhow::Result<()> {
-    let file = cli.config.as_deref().unwrap_or(Path::new(Config::DEFAULT_FILE));
-    Environment::read().exclude(file)?;
-    Ok(small_runtime()?.block_on(commands::init::run(options, file))?)
+    let file = cli.config.clone().unwrap_or_else(commands::init::usual_file);
+    Environment::read().exclude(&file)?;
+    Ok(small_runtime()?.block_on(commands::init::run(options, &file))?)
 }
 
 fn qr(config: &Config, options: &commands::qr::QrOptions) -> anyhow::Result<()> {

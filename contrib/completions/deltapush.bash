@@ -22,6 +22,9 @@ _deltapush() {
             deltapush,check)
                 cmd="deltapush__subcmd__check"
                 ;;
+            deltapush,doctor)
+                cmd="deltapush__subcmd__doctor"
+                ;;
             deltapush,help)
                 cmd="deltapush__subcmd__help"
                 ;;
@@ -69,6 +72,9 @@ _deltapush() {
                 ;;
             deltapush__subcmd__help,check)
                 cmd="deltapush__subcmd__help__subcmd__check"
+                ;;
+            deltapush__subcmd__help,doctor)
+                cmd="deltapush__subcmd__help__subcmd__doctor"
                 ;;
             deltapush__subcmd__help,help)
                 cmd="deltapush__subcmd__help__subcmd__help"
@@ -164,7 +170,7 @@ _deltapush() {
 
     case "${cmd}" in
         deltapush)
-            opts="-h -V --config --trace --help --version run check init qr status account push-test trace state help"
+            opts="-h -V --config --trace --help --version run check doctor init qr status account push-test trace state help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -337,8 +343,30 @@ _deltapush() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        deltapush__subcmd__doctor)
+            opts="-h --push-test --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --push-test)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         deltapush__subcmd__help)
-            opts="run check init qr status account push-test trace state help"
+            opts="run check doctor init qr status account push-test trace state help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -394,6 +422,20 @@ _deltapush() {
             return 0
             ;;
         deltapush__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        deltapush__subcmd__help__subcmd__doctor)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -590,7 +632,7 @@ _deltapush() {
             return 0
             ;;
         deltapush__subcmd__init)
-            opts="-h --hostname --upstream --smtp --ca --private --dns --chain --key --agree-to-terms --only-me --overwrite --password-stdin --config --help"
+            opts="-h --hostname --upstream --smtp --ca --private --dns --chain --key --agree-to-terms --only-me --overwrite --start --no-start --password-stdin --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -52,6 +52,14 @@ impl Layout {
         lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
+    /// `start` and the words of `text`, as many in a line as fit; further lines are indented by so many columns.
+    #[must_use]
+    pub(crate) fn indented(self, start: &str, text: &str, indent: usize) -> String {
+        let mut lines = Vec::new();
+        push_words(&mut lines, start, text, indent, self.width.map_or(usize::MAX, usize::from));
+        lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
     /// The table without the blanks at the ends of its lines. No word is broken: where the words need more columns than the terminal
     /// has, the rows are lists.
     pub(super) fn render(self, mut table: Table) -> String {

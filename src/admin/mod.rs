@@ -19,4 +19,4 @@ mod trace;
 mod watch_report;
 
 #[cfg(test)]
-mod snapshot_tests;
+pub(crate) mod snapshot_tests;

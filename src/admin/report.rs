@@ -237,6 +237,20 @@ pub struct WatchReport {
     /// Limits of the watch, a sentence each.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Sessions that were lost without a word while they waited for new mail, since the start.
+    #[serde(default)]
+    pub lost: Option<LostReport>,
+}
+
+/// Watch sessions that something between deltapush and the mail server may have dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostReport {
+    /// Their number.
+    pub count: u32,
+    /// When the last one was found to be lost.
+    pub at: Timestamp,
+    /// The server's silence before that, in seconds.
+    pub quiet_seconds: u64,
 }
 
 /// A device of an account.

@@ -47,6 +47,7 @@ fn watched(name: &str) -> AccountReport {
             next_step: String::new(),
             next: None,
             notes: vec![],
+            lost: None,
         },
         devices: vec![device()],
         messages: "encrypted messages: its apps fetch no others".into(),
@@ -96,6 +97,11 @@ fn report(accounts: Vec<AccountReport>) -> StatusReport {
         tokenless: vec![],
         erased: vec![],
     }
+}
+
+/// One that is watched.
+pub(crate) fn well() -> StatusReport {
+    report(vec![watched("alice@example.org")])
 }
 
 /// Two that are watched, and one of each kind that is not.

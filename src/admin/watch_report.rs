@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::clock::DisplayClock;
-use super::report::{AccountProblem, WatchKind, WatchReport};
+use super::report::{AccountProblem, LostReport, WatchKind, WatchReport};
 use crate::push::watch_status::{SkippedMailbox, WatchEntry, WatchState};
 use crate::store::AccountStatus;
 
@@ -27,6 +27,11 @@ pub(super) fn describe(
         next_step: words,
         next,
         notes: watch.map(notes).unwrap_or_default(),
+        lost: watch.and_then(|watch| watch.lost).map(|lost| LostReport {
+            count: lost.count,
+            at: clock.time_of(lost.at),
+            quiet_seconds: lost.quiet.as_secs(),
+        }),
     };
     (report, problem)
 }

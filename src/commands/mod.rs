@@ -1,12 +1,15 @@
 //! The commands other than `run`, and their output.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use anyhow::Context;
 
 pub mod account;
 mod capability_words;
 pub mod check;
+pub mod doctor;
+mod findings;
 pub mod init;
 mod password;
 pub mod progress;
@@ -15,6 +18,13 @@ pub mod qr;
 pub mod state;
 pub mod status;
 pub mod trace;
+
+/// The configuration of the service, if it is there.
+#[must_use]
+pub fn service_config() -> Option<PathBuf> {
+    let file = PathBuf::from(findings::systemd::SERVICE_CONFIG);
+    file.exists().then_some(file)
+}
 
 /// Writes `text` to standard output. A reader that has closed the pipe, as `head` does, is no error.
 ///

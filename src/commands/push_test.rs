@@ -8,6 +8,9 @@ use super::progress;
 use crate::admin::question::{AccountName, ControlQuestion, LONGEST_WAIT};
 use crate::config::Config;
 
+/// The wait where none is given: that of the argument's default.
+const USUAL_WAIT: Duration = Duration::from_secs(120);
+
 /// Arguments of `deltapush push-test`.
 #[derive(Debug, Clone, Args)]
 pub struct PushTestArguments {
@@ -23,6 +26,13 @@ pub struct PushTestArguments {
     /// Time to wait until the devices connect, 10m at most; Ctrl-C ends the wait
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = waiting_time)]
     wait: Duration,
+}
+
+impl PushTestArguments {
+    /// All devices of an account, with the usual wait.
+    pub(super) fn of(name: &str) -> Self {
+        Self { name: name.to_owned(), server: None, device: None, wait: USUAL_WAIT }
+    }
 }
 
 fn waiting_time(text: &str) -> Result<Duration, String> {

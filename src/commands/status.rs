@@ -38,17 +38,33 @@ pub fn run(config: &Config, asked: &StatusArguments) -> anyhow::Result<()> {
         control::ask(&config.startup.storage.directory, &ControlQuestion::Alive)?;
         return Ok(());
     }
-    let question = ControlQuestion::Status { names: asked.names.clone() };
+    let answer = ask(config, &asked.names)?;
+    let text = if asked.json {
+        answer + "\n"
+    } else {
+        table::status(&parse(&answer)?, Layout { long: asked.long, ..Layout::of_terminal() })
+    };
+    super::print(&text)
+}
+
+/// The status of all accounts.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn fetch(config: &Config) -> anyhow::Result<StatusReport> {
+    parse(&ask(config, &[])?)
+}
+
+fn ask(config: &Config, names: &[String]) -> anyhow::Result<String> {
+    let question = ControlQuestion::Status { names: names.to_vec() };
     let mut answer = String::new();
     control::ask(&config.startup.storage.directory, &question)?
         .read_to_string(&mut answer)
         .context("the answer of deltapush is incomplete")?;
-    let text = if asked.json {
-        answer + "\n"
-    } else {
-        let report: StatusReport = serde_json::from_str(&answer)
-            .context("cannot read the answer: the running deltapush is of another version")?;
-        table::status(&report, Layout { long: asked.long, ..Layout::of_terminal() })
-    };
-    super::print(&text)
+    Ok(answer)
+}
+
+fn parse(answer: &str) -> anyhow::Result<StatusReport> {
+    serde_json::from_str(answer)
+        .context("cannot read the answer: the running deltapush is of another version")
 }

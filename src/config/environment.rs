@@ -67,7 +67,8 @@ impl Environment {
     }
 
     /// Reports if no variable configures deltapush.
-    pub(super) fn is_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.names().is_empty()
     }
 

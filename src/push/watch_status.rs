@@ -105,6 +105,19 @@ pub struct WatchEntry {
     pub is_uw_imapd: bool,
     /// When the log last named an oddity of the server's.
     complained: Option<Instant>,
+    /// Sessions that were lost while they waited for new mail, since the start.
+    pub lost: Option<LostSessions>,
+}
+
+/// Watch sessions that ended without a word of the server, while they waited for new mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostSessions {
+    /// Their number.
+    pub count: u32,
+    /// When the last one was found to be lost.
+    pub at: Instant,
+    /// The server's silence before that.
+    pub quiet: Duration,
 }
 
 /// A mailbox that is not watched because it cannot be opened.
@@ -168,11 +181,13 @@ impl Watch {
             left_out: Vec::new(),
             is_uw_imapd: false,
             complained: None,
+            lost: None,
         };
         let mut task = self.lock();
         if let Some(before) = task.status.take() {
             entry.left_out = before.left_out;
             entry.complained = before.complained;
+            entry.lost = before.lost;
         }
         task.status = Some(entry);
     }
@@ -254,6 +269,18 @@ impl Watch {
         });
     }
 
+    /// The session was lost without a word. Counts if it was waiting for new mail.
+    pub(crate) fn note_loss(&self) {
+        self.change(|entry| {
+            let Some(last) = entry.last_activity.filter(|_| entry.state == WatchState::Watching)
+            else {
+                return;
+            };
+            let count = entry.lost.map_or(0, |lost| lost.count).saturating_add(1);
+            entry.lost = Some(LostSessions { count, at: Instant::now(), quiet: last.elapsed() });
+        });
+    }
+
     /// There is nothing to watch with. Returns whether there was.
     pub(crate) fn end(&self) -> bool {
         self.lock().status.take().is_some()
@@ -316,6 +343,26 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn session_that_is_lost_while_it_waits_is_counted() {
+        let watch = Watch::default();
+        watch.begin(Duration::ZERO);
+        watch.note_activity();
+        watch.note_loss();
+        assert_eq!(watch.status().unwrap().lost, None, "it was not waiting");
+        for count in 1..=2 {
+            watch.set(WatchState::Watching);
+            watch.note_activity();
+            tokio::time::advance(Duration::from_secs(600)).await;
+            watch.note_loss();
+            let lost = watch.status().unwrap().lost.unwrap();
+            assert_eq!((lost.count, lost.quiet.as_secs()), (count, 600));
+            watch.set(WatchState::Connecting);
+        }
+        watch.begin(Duration::ZERO);
+        assert!(watch.status().unwrap().lost.is_some(), "another watch keeps the count");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn device_that_fetched_after_the_news_is_known() {

@@ -3,5 +3,6 @@
 pub mod acme;
 pub mod certs;
 pub mod client;
+pub(crate) mod inspect;
 pub mod server;
 pub mod stream;

@@ -32,6 +32,8 @@ const REMEMBERED: u64 = 4096;
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Interval between checks if the system's files have changed.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// PTR records of one answer that are read.
+const MAX_PTR: usize = 5;
 /// SRV records of one answer that are read.
 const MAX_SRV: usize = 20;
 
@@ -136,6 +138,20 @@ impl DnsResolver {
             return Err(DnsError::NotPublic { name: host.to_owned() });
         }
         Ok(allowed)
+    }
+
+    /// The names that DNS has for an address (PTR records), without the dot at their end; none if it has none, or does not answer.
+    /// The owner of the address chose them: they count only if they lead back to it.
+    pub async fn names_of(&self, address: IpAddr) -> Vec<String> {
+        let Ok(resolver) = self.resolver() else { return vec![] };
+        let Ok(Ok(found)) = self.bounded("", resolver.reverse_lookup(address)).await else {
+            return vec![];
+        };
+        let names = found.answers().iter().filter_map(|record| match &record.data {
+            RData::PTR(name) => Some(name.to_utf8().trim_end_matches('.').to_lowercase()),
+            _ => None,
+        });
+        names.take(MAX_PTR).collect()
     }
 
     async fn look_up_addresses(&self, host: &str, reach: Reach) -> Result<Vec<IpAddr>, DnsError> {

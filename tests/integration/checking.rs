@@ -4,6 +4,7 @@
 use super::support::certs::Authority;
 use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{self, Setup};
+use super::support::notify::NotifyServer;
 use super::support::ports::ReservedPort;
 
 /// A refusal of the configuration, and a mail server that is not there or cannot be used.
@@ -67,4 +68,67 @@ fn login_without_a_route_is_refused_before_any_connection() {
     let options = Options { domain: "else.test".to_owned(), ..Options::dovecot(dovecot) };
     let words = ["alice@lab.test is refused", "no route matches it"];
     expect_failure(&options, CONFIGURATION, &words);
+}
+
+/// The findings of `deltapush doctor`, without those of the machine: its versions and its clock.
+fn doctor(deltapush: &Deltapush, arguments: &[&str]) -> (i32, String, String) {
+    let output = deltapush.asked(&[&["doctor"], arguments].concat());
+    let [text, error] = [output.stdout, output.stderr].map(|it| String::from_utf8(it).unwrap());
+    (output.status.code().unwrap(), text, error)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doctor_finds_a_running_deltapush_well_and_names_what_is_missing() {
+    let dovecot = dovecot::shared(Setup::Vanilla);
+    let notify = NotifyServer::start().await;
+    let options = Options { notify_url: notify.url.clone(), ..Options::dovecot(dovecot) };
+    let deltapush = Deltapush::start(&options);
+    let (exit, text, error) = tokio::task::block_in_place(|| doctor(&deltapush, &[]));
+    assert_eq!((exit, &*error), (0, ""), "{text}");
+    for line in [
+        &*format!("ok    service      deltapush {} runs since ", env!("CARGO_PKG_VERSION")),
+        "ok    state        ",
+        "warn  hostname     localhost is for this machine only",
+        &format!("ok    listen       port {} (TLS: implicit) answers at ", deltapush.imaps),
+        "warn  certificate  self-signed",
+        &format!(
+            "ok    route        localhost:{} answers, its certificate is valid, IDLE: yes",
+            dovecot.imaps
+        ),
+        "ok    push         the notification server 127.0.0.1 answers",
+        "ok    clock        the clock of this machine is right",
+        "warn  accounts     no app has logged in yet",
+        "ok    idle         watches renew IDLE after ",
+    ] {
+        assert!(text.contains(line), "no {line:?} in {text}");
+    }
+    assert!(notify.posted().is_empty(), "it wakes nobody");
+
+    // A push test is for an account that is there.
+    let arguments = ["--push-test", "nobody@lab.test"];
+    let (exit, _, error) = tokio::task::block_in_place(|| doctor(&deltapush, &arguments));
+    assert_eq!(exit, UNAVAILABLE, "{error}");
+    assert!(error.contains("nobody@lab.test"), "{error}");
+}
+
+#[test]
+fn doctor_names_each_part_that_does_not_answer() {
+    let dovecot = dovecot::shared(Setup::Vanilla);
+    let folder = tempfile::tempdir().unwrap();
+    let other = Authority::new(folder.path());
+    let options = Options { ca: Some(other.ca), ..Options::dovecot(dovecot) };
+    let mut deltapush = Deltapush::start(&options);
+    assert!(deltapush.terminate().success());
+    let (exit, text, error) = doctor(&deltapush, &[]);
+    assert_eq!(exit, UNAVAILABLE, "{text}{error}");
+    for line in [
+        "fail  service      no deltapush runs with this configuration\n",
+        "connection refused\n                   → deltapush does not listen there",
+        "invalid peer certificate",
+        "set `ca:` in the route",
+        "fail  push         the notification server ",
+    ] {
+        assert!(text.contains(line), "no {line:?} in {text}");
+    }
+    assert!(error.ends_with(": service, listen, route, push\n"), "{error}");
 }

@@ -382,7 +382,7 @@ async fn init_looks_logs_in_and_writes_what_runs() {
         "IDLE: yes: push works",
         "NOTIFY: yes",
         "COMPRESS: no: deltapush itself compresses",
-        "Created config.yaml. Start deltapush: deltapush --config config.yaml",
+        "Created config.yaml.\nStart deltapush: deltapush --config config.yaml",
         "IMAP server localhost, port ",
         "certificate checks: accept invalid certificates",
     ] {

@@ -1,4 +1,4 @@
-//! `check`: of a sound configuration, and of one with obstacles.
+//! `check` and `doctor`: of a sound configuration, and of one with obstacles.
 
 use std::net::TcpListener;
 
@@ -63,4 +63,18 @@ fn route_of_a_login_is_shown() {
     let told: Vec<String> =
         logins.iter().map(|login| checked(port, "", &["--login", login])).collect();
     assert_snapshot!(told.join("\n"));
+}
+
+/// Nothing runs, and nothing listens at the notification server's port. The name is an address, so that no DNS server is asked.
+#[test]
+fn doctor_of_a_deltapush_that_does_not_run() {
+    let (listener, port) = port();
+    drop(listener);
+    let more = format!("push: {{notify_url: \"http://127.0.0.1:{port}/notify\"}}\n");
+    let text = config(port, &more).replace("push.example.org", "127.0.0.1");
+    let folder = Folder::with(&text);
+    let shown = folder.run(&["doctor"]).replace(&port.to_string(), "PORT");
+    let shown: Vec<_> =
+        shown.lines().filter(|line| !line.contains("versions")).map(str::to_owned).collect();
+    assert_snapshot!(shown.join("\n"));
 }

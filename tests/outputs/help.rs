@@ -5,10 +5,11 @@ use insta::assert_snapshot;
 use super::Folder;
 
 /// Every command and subcommand.
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "",
     "run",
     "check",
+    "doctor",
     "init",
     "qr",
     "status",

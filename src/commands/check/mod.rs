@@ -1,15 +1,15 @@
 //! `deltapush check`: what would run with a configuration, and what would keep it from running.
 
-mod obstacles;
 pub mod route;
 
 use std::io::{self, Write};
 
-use super::CommandError;
+use super::findings::{Finding, Verdict, listen, state};
+use super::{CommandError, Fault};
+use crate::admin::control;
 use crate::config::Config;
 use crate::store::{CredentialStorage, StoreSettings};
 use crate::tls::certs::identity::{CertificateOrigin, CertificateSummary};
-use obstacles::Obstacles;
 
 /// Writes what would run with `config`: `certificate` is shown to clients, `more` by the names in them. Returns the obstacles to a
 /// start, if there are any.
@@ -22,12 +22,32 @@ pub fn run(
     certificate: &CertificateSummary,
     more: &[CertificateSummary],
 ) -> io::Result<Result<(), CommandError>> {
-    let obstacles = Obstacles::find(config);
+    let found = obstacles(config, &[]);
     describe(out, config, certificate, more)?;
-    for warning in &obstacles.warnings {
-        writeln!(out, "WARNING      {warning}")?;
+    for warning in found.iter().filter(|finding| finding.verdict == Verdict::Warn) {
+        writeln!(out, "WARNING      {}", in_a_line(warning))?;
     }
-    Ok(obstacles.error())
+    let problems: Vec<_> = found.iter().filter(|finding| finding.is_failure()).collect();
+    if problems.is_empty() {
+        return Ok(Ok(()));
+    }
+    let problems: Vec<_> = problems.into_iter().map(in_a_line).collect();
+    let words = format!("deltapush could not start:\n  {}", problems.join("\n  "));
+    Ok(Err(Fault::System.because(words)))
+}
+
+/// Obstacles to a start that show without starting: taken ports, folders that cannot be written, a certificate that cannot come.
+/// `held` are ports that systemd holds for deltapush.
+pub(super) fn obstacles(config: &Config, held: &[u16]) -> Vec<Finding> {
+    // A deltapush that runs has its ports.
+    let is_served = control::is_served(&config.startup.storage.directory);
+    let taken = if is_served { vec![] } else { listen::taken(config, held) };
+    taken.into_iter().chain(state::closed_folders(config)).chain(listen::acme(config)).collect()
+}
+
+fn in_a_line(finding: &Finding) -> String {
+    let remedy = finding.remedy.as_ref().map(|remedy| format!("; {remedy}"));
+    format!("{}{}", finding.words, remedy.unwrap_or_default())
 }
 
 fn describe(

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::super::capability_words::{self, CapabilitySource};
-use super::super::{CommandError, Fault};
+use super::super::{CommandError, Fault, findings};
 use crate::config::{Allow, DOMAIN_PLACEHOLDER, LiveConfig, Route};
 use crate::upstream::discovery::DiscoveryError;
 use crate::upstream::dns::Reach;
 use crate::upstream::failure_cause::FailureCause;
 use crate::upstream::route::{Asked, Endpoint, Routes, Servers, Target};
-use crate::upstream::{Upstreams, connect, probe, providers};
+use crate::upstream::{Upstreams, providers};
 
 /// Writes the routes in the order in which they are tried, and who may use them.
 ///
@@ -176,12 +176,7 @@ async fn connect(
     target: &Target,
     server: &Endpoint,
 ) -> io::Result<Result<(), CommandError>> {
-    // The probe for capabilities sends no PROXY header.
-    let found = if target.terms.proxy_protocol.is_some() {
-        connect::reach(target, upstreams).await.map(|()| None)
-    } else {
-        probe::capabilities(upstreams, server, &target.terms.trust, target.reach).await.map(Some)
-    };
+    let found = findings::route::connect(upstreams, target, server).await;
     match found {
         Ok(capabilities) => {
             writeln!(out, "connection   works; the certificate is valid")?;

@@ -1,31 +1,38 @@
 //! `deltapush init`: creates a configuration from a mail address. It asks only what it cannot find out.
 
+mod conclusion;
 mod place;
+mod questions;
 mod server;
+mod service;
 mod start;
 mod write;
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::qr::{self, CodeSettings};
-use super::{CommandError, Fault, password};
-use crate::client_setup::{self, Outgoing, outgoing};
-use crate::config::{Config, Hostname, ListenerTls, Submission, UpstreamAddress};
+use super::findings::Finding;
+use super::findings::systemd::{self, SERVICE, SERVICE_CONFIG, UnitFacts};
+use super::{CommandError, Fault, doctor, password};
+use crate::admin::layout::Layout;
+use crate::client_setup::{Outgoing, outgoing};
+use crate::config::{Config, Hostname, Submission, UpstreamAddress};
 use crate::file_access::explain;
 use crate::tls::certs::{CertificateSet, CertificateSettings};
 use crate::upstream::dns::DnsResolver;
+use conclusion::{ServiceState, conclude};
 use place::{Facts, InitPlan, Leads, Port};
+use questions::{confirm, question};
 use server::{AddressParts, FoundServer};
 
 /// Arguments on the command line.
 #[derive(Debug, Clone, clap::Args)]
 pub struct InitOptions {
-    /// Your mail address
-    pub address: String,
+    /// Your mail address; asked for if it is not given
+    pub address: Option<String>,
     /// IMAP server name that users enter in Delta Chat; default: this machine's name if it resolves to this
-    /// machine, else localhost
+    /// machine, else the answer to a question, without a terminal localhost
     #[arg(long, value_name = "NAME", value_parser = hostname)]
     pub hostname: Option<Hostname>,
     /// Mail server, if it is not found: imaps://host, or imap://host for STARTTLS
@@ -58,6 +65,12 @@ pub struct InitOptions {
     /// Replace an existing configuration
     #[arg(long)]
     pub overwrite: bool,
+    /// Start the service at the end, and at each boot, without a question
+    #[arg(long, conflicts_with = "no_start")]
+    pub start: bool,
+    /// Do not start the service, and do not ask
+    #[arg(long)]
+    pub no_start: bool,
     /// Read the account's password from standard input, for one test login and the login code
     #[arg(long)]
     pub password_stdin: bool,
@@ -82,12 +95,25 @@ impl InitOptions {
     }
 }
 
-/// Collects the facts, decides, and writes `file`. Prints each finding on standard output.
+/// The configuration that `init` writes where none is named: the service's, if root has it installed; or one in the current folder.
+#[must_use]
+pub fn usual_file() -> PathBuf {
+    let is_of_service = systemd::has_unit(SERVICE) && rustix::process::geteuid().is_root();
+    (if is_of_service { SERVICE_CONFIG } else { Config::DEFAULT_FILE }).into()
+}
+
+/// Collects the facts, decides, and writes `file`; starts the service, and looks at it as clients do. Prints each finding on
+/// standard output.
 ///
 /// # Errors
-/// [`CommandError`]; then nothing was written.
+/// [`CommandError`]. Nothing was written, unless it says that deltapush does not start, or does not work as it should.
 pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError> {
-    let address = AddressParts::parse(&options.address)?;
+    if options.start && !service::can_start(file) {
+        return Err(Fault::Usage.because(
+            "--start is for root on a machine with systemd, the service unit, and its configuration: leave it out",
+        ));
+    }
+    let address = AddressParts::parse(&asked_address(options)?)?;
     let replaces = may_write(options, file)?;
     let say = &mut |line: &str| {
         // There is nobody to tell if the terminal is gone.
@@ -97,7 +123,8 @@ pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError>
     let password = ask_password(options, &address)?;
     server::look(options, &address, &mut server, password.as_deref(), say).await?;
     let outgoing = find_outgoing(options, &address, &server, say).await?;
-    let own_ports = if replaces { place::ports_of_running(file) } else { vec![] };
+    let mut own_ports = if replaces { place::ports_of_running(file) } else { vec![] };
+    own_ports.extend(UnitFacts::of(file).await.into_iter().flat_map(|unit| unit.sockets));
     let place = choose(options, &own_ports, say).await?;
     let plan = write::Plan {
         address: &address.whole,
@@ -106,7 +133,7 @@ pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError>
         login: &server.login,
         outgoing: outgoing.as_ref(),
         dns: options.dns,
-        only_me: options.only_me || confirm(&format!("Accept only logins of {}?", address.whole)),
+        only_me: options.only_me || is_only_me(&address, &server),
         is_own_server: server::is_own(&server, &DnsResolver::new(options.dns)).await,
         data: write::data_folder(file),
     };
@@ -115,15 +142,40 @@ pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError>
     write::write(file, &text, replaces).map_err(|error| {
         Fault::System.because(format!("cannot write {}: {}", file.display(), explain(file, &error)))
     })?;
-    let file = NewFile { file, replaces };
-    conclude(&config, &address, &file, password.as_deref(), say)
+    say(&format!("\nCreated {}.", file.display()));
+    let warning =
+        start::certificate_warning(file, config.live.certificate.key.as_ref().map(|key| &***key));
+    warning.into_iter().for_each(&mut *say);
+    let state = if service::can_start(file) && service::is_wanted(options.start, options.no_start) {
+        ServiceState::Running(finish(&config, say).await?)
+    } else {
+        say(&start::advice(file, &start::HostSystem::look(file), replaces));
+        ServiceState::NotStarted
+    };
+    conclude(&config, &address, file, password.as_deref(), &state, say)
 }
 
-/// The configuration that was written.
-struct NewFile<'a> {
-    file: &'a Path,
-    /// True if an older one was there.
-    replaces: bool,
+/// Starts the service, waits until clients can be served, and prints what they find.
+async fn finish(config: &Config, say: &mut dyn FnMut(&str)) -> Result<Vec<Finding>, CommandError> {
+    service::start(config, say).await?;
+    service::await_certificate(&config.live, say).await;
+    let findings = doctor::reached(&config.live).await;
+    let layout = Layout::of_terminal();
+    findings.iter().for_each(|finding| say(finding.text(layout).trim_end()));
+    Ok(findings)
+}
+
+fn asked_address(options: &InitOptions) -> Result<String, CommandError> {
+    let address = options.address.clone().or_else(|| question("Your mail address:"));
+    address.ok_or_else(|| {
+        Fault::Usage.because("no mail address was given: deltapush init you@example.org")
+    })
+}
+
+/// A route of one address needs no further restriction.
+fn is_only_me(address: &AddressParts, server: &FoundServer) -> bool {
+    !server::is_for_one(address, server)
+        && confirm(&format!("Accept only logins of {}?", address.whole), false)
 }
 
 /// Decides whether an existing file is replaced; refuses without confirmation.
@@ -132,27 +184,13 @@ fn may_write(options: &InitOptions, file: &Path) -> Result<bool, CommandError> {
         return Ok(false);
     }
     let question = format!("{} exists already. Replace it?", file.display());
-    if options.overwrite || confirm(&question) {
+    if options.overwrite || confirm(&question, false) {
         return Ok(true);
     }
     Err(Fault::Usage.because(format!(
         "{} exists already and was not changed: choose another file with --config, or replace it with --overwrite",
         file.display()
     )))
-}
-
-/// Asks on the terminal; without one the answer is no.
-fn confirm(question: &str) -> bool {
-    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
-        return false;
-    }
-    let mut out = io::stdout();
-    // Without a question there is no yes.
-    if write!(out, "{question} [y/N] ").and_then(|()| out.flush()).is_err() {
-        return false;
-    }
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
 fn ask_password(
@@ -196,6 +234,31 @@ async fn find_outgoing(
     }
 }
 
+/// The name by which phones reach this machine: as given, as found, or as the operator answers.
+async fn find_hostname(
+    options: &InitOptions,
+    dns: &DnsResolver,
+    say: &mut dyn FnMut(&str),
+) -> Result<Hostname, CommandError> {
+    if let Some(hostname) = &options.hostname {
+        return Ok(hostname.clone());
+    }
+    if let Some(name) = place::own_name(dns).await {
+        say(&format!("This machine's name is {name}; it resolves to this machine."));
+        return Ok(name);
+    }
+    let usual = place::name_by_address(dns).await.unwrap_or_else(Hostname::localhost);
+    say("Phones need a name that leads to this machine, best one in a domain of yours.");
+    match question(&format!("Name of this machine [{usual}]:")) {
+        Some(answer) if !answer.is_empty() => {
+            hostname(&answer).map_err(|error| Fault::Usage.because(error))
+        }
+        Some(_) => Ok(usual),
+        // Nobody has agreed to a name that others gave.
+        None => Ok(Hostname::localhost()),
+    }
+}
+
 /// Chooses the listeners, the host name and the certificate. `own_ports` are those of the deltapush that the new configuration is for.
 async fn choose(
     options: &InitOptions,
@@ -203,16 +266,7 @@ async fn choose(
     say: &mut dyn FnMut(&str),
 ) -> Result<InitPlan, CommandError> {
     let dns = DnsResolver::new(options.dns);
-    let hostname = match &options.hostname {
-        Some(hostname) => hostname.clone(),
-        None => match place::own_name(&dns).await {
-            Some(name) => {
-                say(&format!("This machine's name is {name}; it resolves to this machine."));
-                name
-            }
-            None => Hostname::localhost(),
-        },
-    };
+    let hostname = find_hostname(options, &dns, say).await?;
     let is_local = crate::config::is_loopback(hostname.as_str());
     let leads = if is_local { Leads::Here } else { place::leads(&dns, &hostname).await };
     let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -232,6 +286,7 @@ async fn choose(
         facts.terms_agreed = confirm(
             "Let's Encrypt issues a certificate automatically if you agree to its terms of service \
              (https://letsencrypt.org/repository/). Agree?",
+            false,
         );
     }
     let port = |address, port: u16| match own_ports.contains(&port) {
@@ -255,57 +310,4 @@ fn checked(text: &str, file: &Path) -> Result<Config, CommandError> {
     CertificateSet::check(&CertificateSettings::from(&config.live))
         .map_err(|error| wrong(error.to_string()))?;
     Ok(config)
-}
-
-/// Prints the settings for Delta Chat, and the code if a password was given.
-fn conclude(
-    config: &Config,
-    address: &AddressParts,
-    &NewFile { file, replaces }: &NewFile<'_>,
-    password: Option<&str>,
-    say: &mut dyn FnMut(&str),
-) -> Result<(), CommandError> {
-    let route = client_setup::route_of(&config.live, &address.whole);
-    let start = start::advice(file, &start::HostSystem::look(file), replaces);
-    say(&format!("\nCreated {}. {start}", file.display()));
-    let warning =
-        start::certificate_warning(file, config.live.certificate.key.as_ref().map(|key| &***key));
-    warning.into_iter().for_each(&mut *say);
-    say("In Delta Chat, enter for incoming mail:");
-    let reachable = client_setup::incoming(&config.live, route);
-    for incoming in &reachable {
-        let security = if incoming.tls == ListenerTls::Implicit { "SSL/TLS" } else { "STARTTLS" };
-        say(&format!(
-            "  IMAP server {}, port {}, security {security}",
-            incoming.host, incoming.port
-        ));
-    }
-    say(&format!("  login name {}, and the password of the account", address.whole));
-    let outgoing = route
-        .and_then(|route| outgoing::at_once(route, &address.domain))
-        .map(|found| found.outgoing);
-    if let Some(Outgoing { server, login }) = &outgoing {
-        say(&format!(
-            "and for outgoing mail:\n  {server}, login name {}",
-            login.apply(&address.whole)
-        ));
-    }
-    let (Some(password), Some(incoming)) = (password, reachable.into_iter().next()) else {
-        say(&format!(
-            "or, once deltapush runs, scan the code that this command prints: deltapush qr {} --config {}",
-            address.whole,
-            file.display()
-        ));
-        return Ok(());
-    };
-    let any_certificate = client_setup::needs_any_certificate(&config.live, &incoming.host);
-    if any_certificate {
-        say("  certificate checks: accept invalid certificates");
-    }
-    say("or, once deltapush runs, scan this code:\n");
-    let settings =
-        CodeSettings { address: address.whole.clone(), incoming, outgoing, any_certificate };
-    let printed =
-        qr::print(&settings, password, false, &mut io::stdout().lock(), &mut io::stderr());
-    printed.map_err(|error| Fault::System.because(format!("cannot print: {error}")))?
 }

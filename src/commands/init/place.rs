@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
+use super::super::findings::name::{is_of_this_machine, public_addresses};
 use crate::admin::control;
 use crate::config::{Config, Hostname};
 use crate::upstream::address::is_public;
@@ -183,6 +184,21 @@ pub(super) async fn own_name(dns: &DnsResolver) -> Option<Hostname> {
     (leads(dns, &name).await == Leads::Here).then_some(name)
 }
 
+/// A name that the provider of this machine has given to its public address, if it leads back to it.
+pub(super) async fn name_by_address(dns: &DnsResolver) -> Option<Hostname> {
+    for address in public_addresses() {
+        for name in dns.names_of(address).await {
+            let name = Hostname::new(&name).filter(|name| name.as_str().contains('.'));
+            if let Some(name) = name
+                && leads(dns, &name).await == Leads::Here
+            {
+                return Some(name);
+            }
+        }
+    }
+    None
+}
+
 /// The target of a name.
 pub(super) async fn leads(dns: &DnsResolver, name: &Hostname) -> Leads {
     let Ok(addresses) = dns.addresses(name.as_str(), Reach::Anywhere).await else {
@@ -191,9 +207,7 @@ pub(super) async fn leads(dns: &DnsResolver, name: &Hostname) -> Leads {
     if addresses.iter().all(|address| !is_public(*address)) {
         return Leads::Inside;
     }
-    // Only an address of this machine can be listened on.
-    let is_here =
-        |address: &IpAddr| is_public(*address) && TcpListener::bind((*address, 0)).is_ok();
+    let is_here = |address: &IpAddr| is_public(*address) && is_of_this_machine(*address);
     if addresses.iter().any(is_here) { Leads::Here } else { Leads::Elsewhere }
 }
 

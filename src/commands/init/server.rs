@@ -84,13 +84,10 @@ pub(super) fn route(
     let mut line = |first: bool, key: &str, value: &str| {
         let _ = writeln!(text, "  {} {key}: {value}", if first { "-" } else { " " });
     };
-    match server
-        .and_then(|server| server.provider)
-        .filter(|provider| provider.domains.contains(&&*address.domain))
-    {
-        // All the world has addresses there: the proxy is for this one.
-        Some(_) => line(true, "address", &quoted(&address.whole)),
-        None => line(true, "domain", &quoted(&address.domain)),
+    if server.is_some_and(|server| is_for_one(address, server)) {
+        line(true, "address", &quoted(&address.whole));
+    } else {
+        line(true, "domain", &quoted(&address.domain));
     }
     match server.and_then(|server| server.upstream.as_ref()) {
         Some(upstream) => line(false, "upstream", &quoted(&upstream.to_string())),
@@ -106,6 +103,11 @@ pub(super) fn route(
         line(false, "private", "true");
     }
     text
+}
+
+/// True if the route is for the one address: all the world has addresses at a large provider.
+pub(super) fn is_for_one(address: &AddressParts, server: &FoundServer) -> bool {
+    server.provider.is_some_and(|provider| provider.domains.contains(&&*address.domain))
 }
 
 /// A YAML string, whatever is in it: JSON's quoting is valid there.

@@ -2,16 +2,10 @@
 
 use std::path::Path;
 
+use super::super::findings::systemd::{self, SERVICE};
 use super::write::data_folder;
 use crate::file_access;
 use crate::pem_file::quoted;
-
-/// The configuration that the service unit names.
-const SERVICE_CONFIG: &str = "/etc/deltapush/config.yaml";
-
-/// Folders of service units: the operator's own, and those of packages.
-const UNIT_FOLDERS: [&str; 3] =
-    ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
 /// The ways in which this machine can start deltapush.
 pub(super) struct HostSystem {
@@ -31,11 +25,8 @@ impl HostSystem {
         let own_user = file_access::own_user();
         let owner = data_folder(file).and_then(|data| file_access::owner(&data));
         Self {
-            // sd_booted(3)
-            has_systemd: Path::new("/run/systemd/system").is_dir(),
-            has_unit: UNIT_FOLDERS
-                .iter()
-                .any(|folder| Path::new(folder).join("deltapush.service").exists()),
+            has_systemd: systemd::is_booted(),
+            has_unit: systemd::has_unit(SERVICE),
             user: owner.unwrap_or_else(|| own_user.clone()),
             own_user,
         }
@@ -45,17 +36,21 @@ impl HostSystem {
 /// Names the command that starts deltapush with `file`, and the user. `replaces` is true if an older configuration was there, so
 /// that deltapush may be running.
 pub(super) fn advice(file: &Path, machine: &HostSystem, replaces: bool) -> String {
-    let is_of_service =
-        std::path::absolute(file).is_ok_and(|file| file == Path::new(SERVICE_CONFIG));
-    if is_of_service && machine.has_systemd {
+    if systemd::is_of_service(file) && machine.has_systemd {
         let install = if machine.has_unit {
             ""
         } else {
             "Install the service unit (docs/operation.md, \"As a service\"). "
         };
-        let restart =
-            if replaces { "; if it is running already: systemctl restart deltapush" } else { "" };
-        return format!("{install}Start deltapush: systemctl enable --now deltapush{restart}");
+        let sudo = if machine.own_user == "root" { "" } else { "sudo " };
+        let restart = if replaces {
+            format!("; if it is running already: {sudo}systemctl restart deltapush")
+        } else {
+            String::new()
+        };
+        return format!(
+            "{install}Start deltapush: {sudo}systemctl enable --now deltapush{restart}"
+        );
     }
     let HostSystem { user, own_user, .. } = machine;
     let user = if user == own_user && data_folder(file).is_none() {
@@ -64,7 +59,7 @@ pub(super) fn advice(file: &Path, machine: &HostSystem, replaces: bool) -> Strin
         format!(" as {user}")
     };
     let service = if machine.has_systemd && data_folder(file).is_some() {
-        format!(" (the service unit reads {SERVICE_CONFIG} only)")
+        format!(" (the service unit reads {} only)", systemd::SERVICE_CONFIG)
     } else {
         String::new()
     };
@@ -82,6 +77,7 @@ pub(super) fn certificate_warning(file: &Path, key: Option<&Path>) -> Option<&'s
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::findings::systemd::SERVICE_CONFIG;
     use super::*;
 
     fn machine(has_systemd: bool, has_unit: bool, user: &str) -> HostSystem {
@@ -133,7 +129,6 @@ mod tests {
     fn service_unit_fits_the_configuration() {
         let unit = include_str!("../../../contrib/systemd/deltapush.service");
         let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-        assert!(value("ExecStart=").ends_with(&format!("deltapush --config {SERVICE_CONFIG}")));
         let data = Path::new("/var/lib").join(value("StateDirectory="));
         assert_eq!(data_folder(Path::new(SERVICE_CONFIG)), Some(data));
         let users = include_str!("../../../contrib/systemd/deltapush.sysusers");

@@ -276,6 +276,9 @@ impl Watched<'_> {
                 )
             }
         }
+        if matches!(end, WatchEnd::Failed(IdleFailure::Silent) | WatchEnd::Broken(_)) {
+            account.watch.note_loss();
+        }
         let next = Instant::now().checked_add(wait).unwrap_or_else(Instant::now);
         self.context.show(account, WatchState::Interrupted { reason: end.to_string(), next });
     }

@@ -42,6 +42,11 @@ impl<'a> Leaf<'a> {
         now.checked_add(time).is_ok_and(|wanted| wanted < not_after)
     }
 
+    /// Reports if its issuer is its subject: no authority has issued it.
+    pub(crate) fn is_self_signed(&self) -> bool {
+        self.0.issuer() == self.0.subject()
+    }
+
     /// Reports if it is for this key.
     pub(crate) fn has_key(&self, key: &KeyPair) -> bool {
         self.0.public_key().subject_public_key.data.as_ref() == key.der_bytes()

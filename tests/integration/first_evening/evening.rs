@@ -47,6 +47,7 @@ impl Evening {
             ("Password of you@example.org", PASSWORD),
             ("Let's Encrypt issues a certificate", "y"),
             ("Accept only logins of you@example.org?", "y"),
+            ("Start deltapush now, and at each boot?", "n"),
         ];
         let shown = self.vps.converse(&format!("{command} --ca system"), &answers);
         // The next command but the checks, as the page has it.

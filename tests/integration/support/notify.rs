@@ -177,6 +177,10 @@ async fn receive(
     headers: HeaderMap,
     token: String,
 ) -> Response {
+    // `deltapush doctor` looks if the server is there.
+    if method == Method::HEAD && uri.path() == "/" {
+        return StatusCode::NOT_FOUND.into_response();
+    }
     let is_notification = method == Method::POST && uri.path() == "/notify";
     let token =
         if is_notification { token } else { format!("not a notification: {method} {uri} {token}") };
