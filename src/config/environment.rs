@@ -147,8 +147,10 @@ impl Environment {
 
     fn required(&self, name: &'static str, meaning: &str) -> Result<Given<'_>, ConfigProblem> {
         self.value(name)?.ok_or_else(|| {
-            let others = self.names().join(" and ");
-            problem(name, &format!("is missing, while {others} is set: give {meaning}"))
+            let others = self.names();
+            let are = if others.len() == 1 { "is" } else { "are" };
+            let others = others.join(" and ");
+            problem(name, &format!("is missing, while {others} {are} set: give {meaning}"))
         })
     }
 }

@@ -49,6 +49,17 @@ fn default_route_is_shown() {
 }
 
 #[test]
+fn environment_is_a_configuration_where_there_is_no_file() {
+    let variables = [
+        ("DELTAPUSH_HOSTNAME", "push.example.org"),
+        ("DELTAPUSH_LOGINS", "example.org,bob@example.net"),
+        ("DELTAPUSH_UPSTREAM", "imaps://127.0.0.1"),
+    ];
+    let check = |login| Folder::new().run_with(&variables, &["check", "--login", login]);
+    assert_snapshot!([check("you@example.org"), check("eve@example.net")].join("\n"));
+}
+
+#[test]
 fn obstacles_are_listed_with_their_remedies() {
     let (_taken, port) = port();
     let more = "certificate: {acme: {email: you@example.org, terms_agreed: true}}\nstorage: {directory: config.yaml/state}\n";
