@@ -211,7 +211,7 @@ async fn mailcows_dovecot_is_served() {
 async fn docker_mailservers_dovecot_is_served() {
     let section = "docker-mailserver";
     let settings = include_str!("data/dovecot/docker-mailserver.conf");
-    let stack = Stack::dovecot_24(settings, section, "172.30.93.2");
+    let stack = Stack::dovecot_24(settings, section, "172.30.93.6");
     let files = [
         include_str!("../../contrib/compose/docker-mailserver/dovecot.cf"),
         include_str!("../../contrib/compose/docker-mailserver/fail2ban-jail.cf"),
