@@ -133,14 +133,14 @@ fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
         let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
         let server = Server::prepare(config)?.counting_log(log.limit().clone());
         let listeners = deltapush::bind(server.config(), Sockets::from_env()).await?;
-        notify_systemd(&[NotifyState::Ready]);
         tokio::spawn(log.clone().report_left_out());
         tokio::spawn(follow(hangup, cli.clone(), log, server.reloader()));
         let shutdown = async {
             shutdown.await;
             notify_systemd(&[NotifyState::Stopping]);
         };
-        Ok(server.run(listeners, shutdown).await?)
+        let ready = || notify_systemd(&[NotifyState::Ready]);
+        Ok(server.run(listeners, ready, shutdown).await?)
     })
 }
 

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::activation::Sockets;
-use crate::admin::control;
+use crate::admin::control::ControlSocket;
 use crate::admin::control_server::ControlServer;
 use crate::admin::format::counted;
 use crate::admin::status::Reporter;
@@ -225,15 +225,19 @@ impl Server {
         &self.config
     }
 
-    /// Serves clients on `listeners` until `shutdown` resolves, then shuts down in order.
+    /// Serves clients on `listeners` until `shutdown` resolves, then shuts down in order. Calls `ready` as soon as clients and
+    /// the commands that ask for the state may come.
     ///
     /// # Errors
     /// [`RunError::Internal`] if a part without which there are no pushes ended by itself: the process is best started again.
     pub async fn run(
         self,
         listeners: Vec<BoundListener>,
+        ready: impl FnOnce(),
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), RunError> {
+        let control = ControlSocket::open(&self.config.startup.storage.directory);
+        ready();
         introduce(&self.config, &listeners, &self.tls, &self.registry);
         raise_file_limit(&self.config, self.registry.len());
         let Self {
@@ -275,7 +279,9 @@ impl Server {
         let mut watching = tasks.spawn(async move { tokio::join!(watches, waker) });
         let reporter = Reporter::new(registry.clone(), watch_settings).with_gate(Arc::clone(&gate));
         let answers = Arc::new(ControlServer::new(reporter, notifier.tester(), tracer.clone()));
-        tasks.spawn(control::serve(startup.storage.directory.clone(), answers, stop.clone()));
+        if let Some(control) = control {
+            tasks.spawn(control.serve(answers, stop.clone()));
+        }
         for BoundListener { socket, listener } in listeners {
             let serving =
                 listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone());

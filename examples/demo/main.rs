@@ -198,7 +198,8 @@ impl Deltapush {
             let _ = stopped.await;
         };
         let listener = Listener::new(address, ListenerTls::Implicit).into();
-        let task = tokio::spawn(server.run(vec![BoundListener { socket, listener }], shutdown));
+        let task =
+            tokio::spawn(server.run(vec![BoundListener { socket, listener }], || {}, shutdown));
         Ok(Self { address, stop, task })
     }
 

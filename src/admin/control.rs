@@ -47,41 +47,55 @@ pub fn is_served(directory: &Path) -> bool {
     }
 }
 
-/// Serves the socket for the state in `directory` until `stop` is cancelled. The caller owns the folder.
-pub async fn serve(directory: PathBuf, answers: Arc<ControlServer>, stop: CancellationToken) {
-    let path = path(&directory);
-    let listener = match listen(&path) {
-        Ok(listener) => listener,
-        // Mail and pushes matter more than looking at them.
-        Err(error) => {
-            let error = file_access::explain(&path, &error);
-            return warn!("`deltapush status` will not work: {}: {error}", path.display());
-        }
-    };
-    let places = Arc::new(Semaphore::new(MAX_QUESTIONS));
-    let mut failures = AcceptFailures::default();
-    // Questions under way end with it.
-    let mut under_way = JoinSet::new();
-    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        while under_way.try_join_next().is_some() {}
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+/// The open control socket.
+pub struct ControlSocket {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl ControlSocket {
+    /// Opens the socket for the state in `directory`, which the caller owns. Requests wait until it is served. `None`, with a
+    /// warning, if it cannot be opened: mail and pushes matter more than looking at them.
+    #[must_use]
+    pub fn open(directory: &Path) -> Option<Self> {
+        let path = path(directory);
+        match listen(&path) {
+            Ok(listener) => Some(Self { path, listener }),
             Err(error) => {
-                failures.handle(&error, "the control socket").await;
-                continue;
+                let error = file_access::explain(&path, &error);
+                warn!("`deltapush status` will not work: {}: {error}", path.display());
+                None
             }
-        };
-        // A question for which there is no place can be asked again.
-        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-            let answers = Arc::clone(&answers);
-            under_way.spawn(async move {
-                // The asker may be gone.
-                let _ = answer(stream, &answers).await;
-                drop(place);
-            });
         }
     }
-    let _ = std::fs::remove_file(&path);
+
+    /// Answers requests until `stop` is cancelled.
+    pub async fn serve(self, answers: Arc<ControlServer>, stop: CancellationToken) {
+        let places = Arc::new(Semaphore::new(MAX_QUESTIONS));
+        let mut failures = AcceptFailures::default();
+        // Questions under way end with it.
+        let mut under_way = JoinSet::new();
+        while let Some(accepted) = stop.run_until_cancelled(self.listener.accept()).await {
+            while under_way.try_join_next().is_some() {}
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    failures.handle(&error, "the control socket").await;
+                    continue;
+                }
+            };
+            // A question for which there is no place can be asked again.
+            if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+                let answers = Arc::clone(&answers);
+                under_way.spawn(async move {
+                    // The asker may be gone.
+                    let _ = answer(stream, &answers).await;
+                    drop(place);
+                });
+            }
+        }
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {
@@ -217,16 +231,10 @@ mod tests {
             Reloadable::new(WatchSettings::new(&Default::default(), &Default::default()));
         let reporter = Reporter::new(registry, watch_settings);
         let answers = Arc::new(ControlServer::new(reporter, Tester::unheard(), Default::default()));
-        let serving = tokio::spawn(serve(directory.path().to_owned(), answers, stop.clone()));
+        let socket = ControlSocket::open(directory.path()).unwrap();
+        let serving = tokio::spawn(socket.serve(answers, stop.clone()));
         let asked = directory.path().to_owned();
-        let text = tokio::task::spawn_blocking(move || {
-            // The socket may not be there yet.
-            (0..500).find_map(|_| {
-                std::thread::sleep(Duration::from_millis(10));
-                status(&asked).ok()
-            })
-        });
-        let text = text.await.unwrap().expect("no answer");
+        let text = tokio::task::spawn_blocking(move || status(&asked)).await.unwrap().unwrap();
         let report: StatusReport = serde_json::from_str(&text).unwrap();
         let alive = directory.path().to_owned();
         let alive = tokio::task::spawn_blocking(move || {

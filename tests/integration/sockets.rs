@@ -36,6 +36,12 @@ fn notification(socket: &UnixDatagram) -> String {
     String::from_utf8_lossy(&buffer[..length]).into_owned()
 }
 
+fn answers_status(folder: &Path) -> bool {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_deltapush"));
+    command.arg("--config").arg(folder.join("config.yaml")).args(["status", "--quiet"]);
+    command.status().unwrap().success()
+}
+
 #[tokio::test]
 async fn restart_refuses_no_connection() {
     let folder = tempfile::tempdir().unwrap();
@@ -50,6 +56,7 @@ async fn restart_refuses_no_connection() {
 
     let mut first = start(folder.path(), &socket);
     assert_eq!(notification(&systemd).trim_end(), "READY=1");
+    assert!(answers_status(folder.path()), "deltapush is ready, and `status` does not work");
     Client::plain(port).await.expect_prefix("* OK").await;
     signal(&first, "HUP");
     let reloading = notification(&systemd);
