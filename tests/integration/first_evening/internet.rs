@@ -5,16 +5,20 @@ use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 use super::page;
-use crate::support::certs::Authority;
+use crate::support::certs::{Authority, client_config};
 use crate::support::core::Submission;
 use crate::support::dns::DnsServer;
 use crate::support::dovecot::{Dovecot, Setup};
@@ -31,8 +35,11 @@ const PROVIDER: &str = "203.0.114.25";
 const AUTHORITY: &str = "203.0.114.41";
 const NOTIFIER: &str = "203.0.114.40";
 
-/// The name of Let's Encrypt's server.
+/// The name of Let's Encrypt's server, and the path of its directory; Pebble's has another.
 const LETS_ENCRYPT: &str = "acme-v02.api.letsencrypt.org";
+const DIRECTORY: &str = "/directory";
+/// Pebble's port behind that server.
+const PEBBLE: u16 = 14000;
 
 /// The system's list of certificate authorities.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -82,7 +89,8 @@ impl Internet {
         let dovecot = Dovecot::naming(Setup::Vanilla, &["imap.example.org"]);
         forward(at(PROVIDER, 993), dovecot.imaps).await;
         let folder = tempfile::tempdir().unwrap();
-        let [smtp, notifier] = ["smtp.example.org", "notifications.delta.chat"].map(|name| {
+        let names = ["smtp.example.org", "notifications.delta.chat", LETS_ENCRYPT];
+        let [smtp, notifier, lets_encrypt] = names.map(|name| {
             let folder = folder.path().join(name);
             fs::create_dir(&folder).unwrap();
             Authority::naming(&folder, &[name])
@@ -92,8 +100,11 @@ impl Internet {
         let notify = NotifyServer::start_tls(&notifier.server_config()).await;
         forward(at(NOTIFIER, 443), notify.port).await;
         let lifetime = Duration::from_secs(90 * 24 * 3600);
-        let acme = Pebble::start_at(at(AUTHORITY, 443), LETS_ENCRYPT, at(RESOLVER, 53), lifetime);
-        trust(&[&dovecot.authority.ca, &notifier.ca, &acme.ca]);
+        let pebble = at(AUTHORITY, PEBBLE);
+        let acme = Pebble::start_at(pebble, LETS_ENCRYPT, at(RESOLVER, 53), lifetime);
+        trust(&[&dovecot.authority.ca, &notifier.ca, &lets_encrypt.ca, &acme.ca]);
+        trust(&[&acme.root().await]);
+        serve_directory(&lets_encrypt, &acme).await;
         let smtp = smtp.leaf_cert;
         Self { dns, dovecot, notify, submission, smtp, acme, _folder: folder }
     }
@@ -110,6 +121,35 @@ impl Internet {
         let policy = json!({ "CACertificates": [BASE64_STANDARD.encode(&root)] });
         fs::write(Path::new(POLICIES).join("authority.json"), policy.to_string()).unwrap();
     }
+}
+
+/// Serves Pebble's directory where Let's Encrypt has its own. The URLs in it lead to Pebble.
+async fn serve_directory(authority: &Authority, acme: &Pebble) {
+    let mut trusted = (*client_config(&acme.ca)).clone();
+    trusted.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let client = reqwest::Client::builder().tls_backend_preconfigured(trusted).build().unwrap();
+    let directory = client.get(&acme.directory).send().await.unwrap().text().await.unwrap();
+    let length = directory.len();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{directory}"
+    );
+    let mut config = (*authority.server_config()).clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind(at(AUTHORITY, 443)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            // A client that is gone is no fault of the test.
+            let Ok(mut stream) = acceptor.accept(tcp).await else { continue };
+            let mut request = String::new();
+            let mut reader = BufReader::new(&mut stream);
+            let _ = reader.read_line(&mut request).await;
+            assert!(request.starts_with(&format!("GET {DIRECTORY} ")), "{request}");
+            while reader.read_line(&mut request).await.is_ok_and(|read| read > 2) {}
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
 }
 
 /// The names of the provider and of the servers that everybody uses. Those of the page come from the page.

@@ -1,9 +1,9 @@
 //! docs/first-evening.md, typed as a newcomer types it, and a family at the same evening.
 //!
 //! `walk` is the test: it takes the commands from the page (`page`), in an internet of its own (`internet`) with a VPS
-//! (`vps`), on which a stand-in for systemd runs the service (`service`). All of it is inside namespaces (`namespace`).
+//! (`vps`), which begins as a copy of this machine and has a systemd of its own. All of it is inside namespaces (`namespace`).
 //! `evening` has the steps after the installation, `phone` the apps. `package` takes the same steps after README's installation, on a
-//! VPS that is a whole Debian with its own systemd.
+//! VPS that is another Debian.
 
 mod evening;
 mod family;
@@ -12,6 +12,5 @@ pub(crate) mod namespace;
 mod package;
 pub(crate) mod page;
 pub(crate) mod phone;
-mod service;
 pub(crate) mod vps;
 mod walk;

@@ -3,6 +3,7 @@
 
 use std::env;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,16 +14,36 @@ const OUTSIDE: &str = "outside";
 /// The time after which the process inside is killed, in seconds.
 const TIME_LIMIT: &str = "300";
 
+/// Units, scripts and mounts that this machine starts by itself.
+const OWN_STARTS: [&str; 9] = [
+    "etc/systemd/system",
+    "etc/fstab",
+    "etc/crypttab",
+    "etc/init.d",
+    "etc/rc2.d",
+    "etc/rc3.d",
+    "etc/rc4.d",
+    "etc/rc5.d",
+    "etc/rcS.d",
+];
+
+/// Units that would change this machine, or look for a terminal.
+const MASKED: [&str; 7] = [
+    "systemd-sysctl.service",
+    "systemd-binfmt.service",
+    "systemd-modules-load.service",
+    "systemd-tmpfiles-setup.service",
+    "systemd-tmpfiles-setup-dev.service",
+    "systemd-udevd.service",
+    "getty.target",
+];
+
 /// Runs a test of this program inside, and expects it to pass.
 pub(crate) fn run_inside(test: &str) {
     let folder = tempfile::Builder::new().prefix("deltapush-namespace-").tempdir().unwrap();
     fs::write(folder.path().join(OUTSIDE), mount_namespace()).unwrap();
     let mut command = Command::new("timeout");
     command.args(["--signal=KILL", TIME_LIMIT, "unshare"]);
-    if !rustix::process::geteuid().is_root() {
-        // Users besides this one take newuidmap, of the Debian package uidmap.
-        command.args(["--map-root-user", "--map-auto"]);
-    }
     // Killed with the process outside, and all others that it has started with it.
     command.args(["--net", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]);
     command.arg(env::current_exe().unwrap()).args([
@@ -40,7 +61,7 @@ pub(crate) fn run_inside(test: &str) {
     let has_passed = output.status.success() && text.contains("test result: ok. 1 passed");
     assert!(
         has_passed,
-        "the test inside has not passed: {}; namespaces take root, or newuidmap and a kernel that lets users have them",
+        "the test inside has not passed: {}; namespaces, and a systemd in them, take root",
         output.status
     );
 }
@@ -79,6 +100,28 @@ pub(crate) fn make_files_private(folder: &Path) {
     // As where systemd runs: sd_booted(3).
     run("mount", &["-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"]);
     fs::create_dir_all("/run/systemd/system").unwrap();
+}
+
+/// Makes a root that begins as a copy of this machine's, in `folder`, which is a file system of the namespace. Nothing that this
+/// machine starts by itself is started there.
+pub(super) fn copy_of_this_machine(folder: &Path) -> PathBuf {
+    let [root, upper, work] = ["root", "upper", "work"].map(|name| folder.join(name));
+    for folder in [&root, &upper, &work] {
+        fs::create_dir(folder).unwrap();
+    }
+    let layers = format!("lowerdir=/,upperdir={},workdir={}", path(&upper), path(&work));
+    run("mount", &["-t", "overlay", "-o", &layers, "overlay", path(&root)]);
+    for start in OWN_STARTS {
+        // Some are missing, and some are folders.
+        let start = root.join(start);
+        let _ = fs::remove_file(&start).or_else(|_| fs::remove_dir_all(&start));
+    }
+    let units = root.join("etc/systemd/system");
+    fs::create_dir_all(&units).unwrap();
+    for unit in MASKED {
+        symlink("/dev/null", units.join(unit)).unwrap();
+    }
+    root
 }
 
 /// Runs a program, which must succeed.

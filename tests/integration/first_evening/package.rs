@@ -102,17 +102,9 @@ impl Installed {
     async fn comes_to_a_phone(&mut self) {
         for command in page::block(README, "deltapush init") {
             eprintln!("# {command}");
-            if command.starts_with("deltapush init") {
-                self.0.initializes(command);
-            } else {
-                self.0.vps.expect(command);
-            }
+            self.0.initializes(command);
         }
-        self.0.gets_a_certificate(|| self.log()).await;
-        for command in page::block(README, "deltapush qr") {
-            self.0.scans(command).await;
-        }
-        self.0.vps.change_folder("/etc/deltapush");
+        self.0.scans().await;
         self.0.is_watched("deltapush status").await;
         self.0.wakes_the_phone("deltapush push-test you@example.org").await;
         self.0.gets_a_message("deltapush account you@example.org").await;

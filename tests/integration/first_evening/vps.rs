@@ -81,7 +81,12 @@ impl Vps {
         if self.root == Path::new("/") {
             return;
         }
-        for file in ["/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt"] {
+        for file in [
+            "/etc/resolv.conf",
+            "/etc/hosts",
+            "/etc/nsswitch.conf",
+            "/etc/ssl/certs/ca-certificates.crt",
+        ] {
             // A link may lead elsewhere. A file that is missing need not be removed.
             let _ = fs::remove_file(self.path(file));
             fs::copy(file, self.path(file)).unwrap();
@@ -123,6 +128,15 @@ impl Vps {
         text_of(&output)
     }
 
+    /// Types a command that must end with this exit code, and returns its output, which is shown if the test fails.
+    #[track_caller]
+    pub(super) fn expect_failure(&self, line: &str, code: i32) -> String {
+        let output = self.shell(line).output().unwrap();
+        let shown = show(text_of(&output));
+        assert_eq!(output.status.code(), Some(code), "{line}: {shown}");
+        shown
+    }
+
     /// Types a command that goes on while other things happen.
     pub(crate) fn begin(&self, line: &str) -> Child {
         self.shell(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
@@ -145,6 +159,11 @@ impl Vps {
 
 impl Drop for Vps {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let journal = self.shell("journalctl --unit deltapush --no-pager").output();
+            let journal = journal.map(|output| text_of(&output)).unwrap_or_default();
+            eprintln!("--- the journal of the service\n{journal}---");
+        }
         // Not killed: a Debian's control groups are removed at its end. Both fail only if it has ended already.
         let _ = Command::new("kill").arg(self.holder.id().to_string()).status();
         let _ = self.holder.wait();

@@ -1,27 +1,25 @@
 //! The walk: each command of the page in its order, what people do in between, and the output that the page promises.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use super::evening::Evening;
+use tokio::task::block_in_place;
+
+use super::evening::{Evening, expect_well};
 use super::page::{self, promised};
-use super::service::Service;
 use super::vps::Vps;
 use super::{internet, namespace};
 use crate::support::browser::{Browser, Look};
-use crate::support::poll;
 
 const TEST: &str = "first_evening::walk::newcomer_comes_to_a_phone_that_is_woken";
 
+const INSTALL: &str = "apt-get install -y ./deltapush_0.1.0_amd64.deb";
+
+/// `init` without a terminal, for the machine that has a configuration.
+const AGAIN: &str = "deltapush init you@example.org --hostname push.example.org --ca system --agree-to-terms --only-me --overwrite --start";
+
 /// A newcomer's evening.
-struct Walk {
-    evening: Evening,
-    service: Service,
-    /// The checkout of the repository, as the page's commands see it.
-    checkout: PathBuf,
-}
+struct Walk(Evening);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn newcomer_comes_to_a_phone_that_is_woken() {
@@ -33,56 +31,38 @@ async fn newcomer_comes_to_a_phone_that_is_woken() {
         walk.step(command).await;
     }
     walk.gets_mail_after_a_restart().await;
+    walk.is_told_why_the_service_does_not_start();
+    walk.gets_another_configuration().await;
 }
 
 impl Walk {
     async fn start(folder: &Path) -> Self {
-        let checkout = folder.join("checkout");
-        fs::create_dir(&checkout).unwrap();
+        let root = namespace::copy_of_this_machine(folder);
         let [own, others] = internet::addresses();
-        let vps = Vps::start(&checkout, &own, &others).await;
-        let service = Service::new(folder.join("log"));
-        Self { evening: Evening::start(vps).await, service, checkout }
+        Self(Evening::start(Vps::boot(&root, &own, &others).await).await)
     }
 
     /// Types a command of the page, and does what the page says around it. Each command of the page must be here: as it is,
     /// or with its stand-in.
     async fn step(&mut self, command: &str) {
-        let evening = &mut self.evening;
+        let evening = &mut self.0;
         match command {
             "getent ahosts push.example.org" => self.finds_addresses(command),
             "ss -Hltnp '( sport = :993 or sport = :443 )'" => {
                 assert_eq!(evening.vps.expect(command), "", "another program has the port");
             }
-            // Stands in: scripts/test has installed what the build takes.
-            "apt-get update"
-            | "apt-get install -y build-essential curl git"
-            | "curl --proto '=https' -sSf https://sh.rustup.rs | sh -s -- -y"
-            | ". \"$HOME/.cargo/env\"" => {}
-            // Stands in: cargo has built the program for all tests.
-            "cargo build --release --locked" => self.takes_the_build(),
-            "install -m 755 target/release/deltapush /usr/local/bin/"
-            | "install -D -m 644 contrib/systemd/deltapush.sysusers /etc/sysusers.d/deltapush.conf"
-            | "install -m 644 contrib/systemd/deltapush.service /etc/systemd/system/"
-            | "systemd-sysusers" => drop(evening.vps.expect(command)),
-            // Stands in: no systemd is here that would read the unit.
-            "systemctl daemon-reload" => {}
-            "deltapush init you@example.org --hostname push.example.org --config /etc/deltapush/config.yaml" =>
-            {
+            // Stands in: no mirror is in this internet.
+            "apt-get update" => {}
+            INSTALL => self.installs(),
+            "deltapush init you@example.org --hostname push.example.org" => {
                 evening.initializes(command);
+                self.opens_the_page().await;
             }
-            "cd /etc/deltapush" => evening.vps.change_folder("/etc/deltapush"),
-            "deltapush check" => drop(evening.vps.expect(command)),
-            "deltapush check --login you@example.org --connect" => {
-                let shown = evening.vps.expect(command);
-                assert!(shown.contains(promised("connection   works")), "{shown}");
+            "deltapush status" => {
+                evening.scans().await;
+                evening.is_watched(command).await;
             }
-            // Stands in: the unit's command, as its user.
-            "systemctl enable --now deltapush" => self.service.start(&evening.vps),
-            // Stands in: the log is a file.
-            "journalctl -u deltapush -n 30 -f" => self.gets_a_certificate().await,
-            "deltapush qr you@example.org" => evening.scans(command).await,
-            "deltapush status" => evening.is_watched(command).await,
+            "deltapush doctor" => evening.is_well(command),
             "deltapush push-test you@example.org" => evening.wakes_the_phone(command).await,
             "deltapush account you@example.org" => evening.gets_a_message(command).await,
             _ => {
@@ -93,28 +73,34 @@ impl Walk {
 
     /// Section 1. The addresses are those of the records.
     fn finds_addresses(&self, command: &str) {
-        let found = self.evening.vps.expect(command);
+        let found = self.0.vps.expect(command);
         for record in page::records() {
             let address = internet::public(record.address);
             assert!(found.lines().any(|line| line.starts_with(address)), "no {address}: {found}");
         }
     }
 
-    /// Section 3. The checkout has the program where a release build would be.
-    fn takes_the_build(&self) {
-        let release = self.checkout.join("target/release");
-        fs::create_dir_all(&release).unwrap();
-        symlink(env!("CARGO_BIN_EXE_deltapush"), release.join("deltapush")).unwrap();
-        let contrib = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib");
-        symlink(contrib, self.checkout.join("contrib")).unwrap();
+    /// Section 3. Stands in for the package, which takes a release build: its files, where it places them. `package` installs it.
+    fn installs(&self) {
+        let vps = &self.0.vps;
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd");
+        fs::copy(env!("CARGO_BIN_EXE_deltapush"), vps.path("/usr/bin/deltapush")).unwrap();
+        let users = vps.path("/usr/lib/sysusers.d/deltapush.conf");
+        fs::copy(source.join("deltapush.sysusers"), users).unwrap();
+        for unit in ["deltapush.service", "deltapush@.socket"] {
+            let text = fs::read_to_string(source.join(unit)).unwrap();
+            let text = text.replace("/usr/local/bin/deltapush", "/usr/bin/deltapush");
+            fs::write(vps.path(&format!("/usr/lib/systemd/system/{unit}")), text).unwrap();
+        }
+        // As the package's script for the end of an installation.
+        vps.expect("systemd-sysusers deltapush.conf && systemctl daemon-reload");
     }
 
-    /// Section 5. The certificate comes, and the page loads without a warning.
-    async fn gets_a_certificate(&mut self) {
-        self.evening.gets_a_certificate(|| self.service.log()).await;
-        self.evening.internet.trust_in_browsers().await;
+    /// Section 4. The page loads without a warning.
+    async fn opens_the_page(&mut self) {
+        self.0.internet.trust_in_browsers().await;
         let look = Look { width: 390, scheme: "light", script: true };
-        let shown = tokio::task::block_in_place(|| {
+        let shown = block_in_place(|| {
             let mut browser = Browser::start_strict();
             let shown = browser.open(promised("https://push.example.org/"), look);
             // The certificate is for the name alone, and this browser minds.
@@ -127,12 +113,39 @@ impl Walk {
         assert!(shown.html.contains("name=\"address\""), "{}", shown.html);
     }
 
-    /// The promise at the end of section 8.
+    /// The promise at the end of section 7. Meanwhile systemd holds the ports.
     async fn gets_mail_after_a_restart(&mut self) {
-        tokio::task::block_in_place(|| self.service.restart(&self.evening.vps));
-        let is_up = || self.service.log().matches(" is ready").count() == 2;
-        assert!(poll(Duration::from_secs(30), is_up).await, "{}", self.service.log());
-        self.evening.is_watched("deltapush status").await;
-        self.evening.is_pushed("still awake?").await;
+        let vps = &self.0.vps;
+        let sockets = "systemctl is-active deltapush@993.socket deltapush@443.socket";
+        assert_eq!(vps.output_of(sockets), "active\nactive\n");
+        assert_eq!(vps.output_of("systemctl is-enabled deltapush"), "enabled\n");
+        block_in_place(|| vps.output_of("systemctl restart deltapush"));
+        self.0.is_watched("deltapush status").await;
+        self.0.is_pushed("still awake?").await;
+    }
+
+    /// `init` on a machine with a state that cannot be used: the service's last words, and what helps.
+    fn is_told_why_the_service_does_not_start(&self) {
+        let vps = &self.0.vps;
+        let [state, away] = ["/var/lib/deltapush/state", "/root/state"];
+        vps.expect(&format!("systemctl stop deltapush && mv {state} {away} && touch {state}"));
+        let shown = block_in_place(|| vps.expect_failure(AGAIN, 69));
+        for words in ["deltapush does not start: ", state, "`deltapush state check`"] {
+            assert!(shown.contains(words), "no {words:?} in {shown}");
+        }
+        let shown = block_in_place(|| vps.expect_failure("deltapush doctor", 69));
+        let finding = "fail  service      deltapush has ended with exit code 74";
+        assert!(shown.contains(finding), "no {finding:?} in {shown}");
+        vps.expect(&format!("rm {state} && mv {away} {state}"));
+    }
+
+    /// `init` once more, also while deltapush runs: it is restarted, and serves the account that it had.
+    async fn gets_another_configuration(&self) {
+        for words in ["Starting deltapush …", "deltapush is running: restarting it"] {
+            let shown = block_in_place(|| self.0.vps.expect(AGAIN));
+            assert!(shown.contains(words), "no {words:?} in {shown}");
+            expect_well(&shown);
+            self.0.is_watched("deltapush status").await;
+        }
     }
 }
