@@ -131,8 +131,11 @@ fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
     runtime.context("cannot start the runtime")?.block_on(async {
         let shutdown = shutdown().context("cannot listen for signals")?;
         let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
-        let server = Server::prepare(config)?.counting_log(log.limit().clone());
-        let listeners = deltapush::bind(server.config(), Sockets::from_env()).await?;
+        let mut sockets = Sockets::from_env();
+        let server = Server::prepare(config)?
+            .counting_log(log.limit().clone())
+            .taking_challenge_socket(&mut sockets);
+        let listeners = deltapush::bind(server.config(), sockets).await?;
         tokio::spawn(log.clone().report_left_out());
         tokio::spawn(follow(hangup, cli.clone(), log, server.reloader()));
         let shutdown = async {

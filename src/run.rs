@@ -1,6 +1,7 @@
 //! Runs all parts of the server, from the open listeners to the end of the last session.
 
 use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::admission::remember::{from_state, keep_known_logins};
 use crate::config::{self, Config, DOMAIN_PLACEHOLDER, ListenerTls, PushDelivery};
 use crate::http::admin::password::{Password, PasswordError};
 use crate::http::admin::{self, site};
+use crate::http::challenge::ChallengePort;
 use crate::http::listening::Listening;
 use crate::http::metrics::{Exposition, MetricSources};
 use crate::logging::LogLimit;
@@ -57,7 +59,7 @@ pub enum RunError {
     #[error("cannot listen on {address}: {error}; {}", crate::file_access::listen_remedy(error))]
     Listen {
         /// The address.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         /// Why.
         error: io::Error,
     },
@@ -132,6 +134,8 @@ pub struct Server {
     /// The password of the web page, if there is one.
     password: Option<Password>,
     log: LogLimit,
+    /// The socket for challenges of an authority, if systemd passed it on.
+    challenge_socket: Option<(SocketAddr, StdListener)>,
 }
 
 impl Server {
@@ -204,6 +208,7 @@ impl Server {
             notifier,
             password,
             log,
+            challenge_socket: None,
         })
     }
 
@@ -211,6 +216,15 @@ impl Server {
     #[must_use]
     pub fn counting_log(self, limit: LogLimit) -> Self {
         Self { log: limit, ..self }
+    }
+
+    /// Takes the socket for challenges of an authority from `sockets`, if it is among them.
+    #[must_use]
+    pub fn taking_challenge_socket(self, sockets: &mut Sockets) -> Self {
+        let acme = self.config.live.certificate.acme.as_ref();
+        let address = acme.and_then(|acme| acme.http.as_deref().copied());
+        let passed = address.and_then(|address| Some((address, sockets.take(address)?)));
+        Self { challenge_socket: passed, ..self }
     }
 
     /// The handle that applies another configuration while the server runs.
@@ -252,6 +266,7 @@ impl Server {
             notifier,
             password,
             log,
+            challenge_socket,
         } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -267,7 +282,8 @@ impl Server {
             });
             let sources = site::Sources {
                 reporter: Reporter::new(registry.clone(), watch_settings.clone())
-                    .with_gate(Arc::clone(&gate)),
+                    .with_gate(Arc::clone(&gate))
+                    .with_certificates(Arc::clone(&tls.certificates)),
                 registry: registry.clone(),
                 listening: listening.clone(),
                 metrics,
@@ -277,7 +293,9 @@ impl Server {
         }
         let (watches, waker) = (watchers.run(account_events, stop.clone()), kept.run(stop.clone()));
         let mut watching = tasks.spawn(async move { tokio::join!(watches, waker) });
-        let reporter = Reporter::new(registry.clone(), watch_settings).with_gate(Arc::clone(&gate));
+        let reporter = Reporter::new(registry.clone(), watch_settings)
+            .with_gate(Arc::clone(&gate))
+            .with_certificates(Arc::clone(&tls.certificates));
         let answers = Arc::new(ControlServer::new(reporter, notifier.tester(), tracer.clone()));
         if let Some(control) = control {
             tasks.spawn(control.serve(answers, stop.clone()));
@@ -289,8 +307,12 @@ impl Server {
         }
         tasks.spawn(keep_known(proxy.clone(), stop.clone()));
         tasks.spawn(reload::keep_current(Arc::clone(&tls.certificates), stop.clone()));
+        let challenges = tls.challenges;
+        let port =
+            ChallengePort::new(challenges.clone(), challenge_socket, tasks.clone(), stop.clone());
         let services = acme::OrderServices {
-            challenges: tls.challenges,
+            challenges,
+            port: Box::new(port),
             resolver: Arc::new(HttpDns::of_system()),
         };
         tasks.spawn(acme::keep_issued(tls.certificates, services, stop.clone()));

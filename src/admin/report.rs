@@ -21,6 +21,9 @@ pub struct StatusReport {
     pub connections: u64,
     /// Mail servers at which logins of unknown accounts are refused now, because of failed logins there.
     pub limited: Vec<LimitedServer>,
+    /// Problems of the certificates that clients see, in words.
+    #[serde(default)]
+    pub certificates: Vec<String>,
     /// The accounts, counted; all of them, also where `accounts` has only some.
     pub counts: AccountCounts,
     /// New accounts that were refused since the start: `limits.accounts`, `limits.new_accounts_per_address`.

@@ -81,6 +81,7 @@ fn report(accounts: Vec<AccountReport>) -> StatusReport {
         started: before(12 * 86_400 + 14_523),
         connections: 2,
         limited: vec![],
+        certificates: vec![],
         counts: AccountCounts {
             accounts: accounts.len(),
             watched: in_state(WatchKind::Watching),

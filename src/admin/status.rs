@@ -28,25 +28,40 @@ use crate::telemetry::PostResult;
 use crate::telemetry::history::{
     DeviceConnection, History, HistorySummary, HistoryTime, LastPush, Timeline,
 };
+use crate::tls::certs::Certificates;
 
 /// Makes reports.
 pub struct Reporter {
     registry: Registry,
     watch_settings: Reloadable<WatchSettings>,
     gate: Option<Arc<LoginGate>>,
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl Reporter {
     /// Creates a reporter on the accounts of `registry`, with the configured settings of watches.
     #[must_use]
     pub fn new(registry: Registry, watch_settings: Reloadable<WatchSettings>) -> Self {
-        Self { registry, watch_settings, gate: None }
+        Self { registry, watch_settings, gate: None, certificates: None }
     }
 
     /// Adds the mail servers at which logins of unknown accounts are refused.
     #[must_use]
     pub fn with_gate(self, gate: Arc<LoginGate>) -> Self {
         Self { gate: Some(gate), ..self }
+    }
+
+    /// Adds the certificates that clients see.
+    #[must_use]
+    pub fn with_certificates(self, certificates: Arc<Certificates>) -> Self {
+        Self { certificates: Some(certificates), ..self }
+    }
+
+    fn certificate_troubles(&self, clock: DisplayClock) -> Vec<String> {
+        let troubles = |certificates: &Arc<Certificates>| {
+            certificates.get().troubles(&certificates.wanted().get().hostname, clock.wall())
+        };
+        self.certificates.as_ref().map(troubles).unwrap_or_default()
     }
 
     /// Mail servers at which logins of unknown accounts are refused now, because of failed logins there.
@@ -88,6 +103,7 @@ impl Reporter {
             started: clock.time_of(history.began()),
             connections: self.registry.telemetry().metrics().connections(),
             limited: self.limited(clock),
+            certificates: self.certificate_troubles(clock),
             counts: count(&accounts),
             refused_accounts: self.registry.refused_accounts(),
             notifications: Notifications {

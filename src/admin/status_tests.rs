@@ -80,6 +80,7 @@ fn report(accounts: Vec<AccountReport>, clock: DisplayClock) -> StatusReport {
         started: clock.wall(),
         connections: 0,
         limited: vec![],
+        certificates: vec![],
         counts: count(&accounts),
         refused_accounts: 0,
         notifications: Notifications::default(),
@@ -187,6 +188,15 @@ async fn accounts_of_a_server_that_cannot_be_used_are_one_line() {
         rendered(&[], &watch, Layout::default())
             .contains("no device has handed over its push token")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn certificate_that_ends_is_a_line_of_its_own() {
+    let clock = DisplayClock::now();
+    let certificates = vec!["a.pem: the certificate expires at T and was not renewed yet".into()];
+    let text =
+        table::status(&StatusReport { certificates, ..report(vec![], clock) }, Layout::default());
+    assert!(text.contains("\na.pem: the certificate expires at T"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

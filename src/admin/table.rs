@@ -177,8 +177,11 @@ fn head(report: &StatusReport) -> String {
     text
 }
 
-/// Mail servers at which something is wrong, a line for each.
+/// Certificates and mail servers at which something is wrong, a line for each.
 fn push_servers(text: &mut String, report: &StatusReport) {
+    for trouble in &report.certificates {
+        let _ = writeln!(text, "{}", tame(trouble));
+    }
     for limited in &report.limited {
         let (failed, within) =
             (limited.failed, rounded(Duration::from_secs(limited.within_seconds)));

@@ -1,5 +1,6 @@
 //! The certificates that clients see: self-signed, from files, or from an authority that speaks ACME.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use reqwest::Url;
@@ -55,7 +56,11 @@ pub struct Acme {
     /// The URL of the authority's directory.
     #[serde(deserialize_with = "directory_url")]
     pub directory: Url,
-    /// The names on the certificate; none for `hostname` alone.
+    /// Address of the listener that answers HTTP-01 challenges (RFC 8555 section 8.3). Default: none, listeners with `tls:
+    /// implicit` answer TLS-ALPN-01 (RFC 8737).
+    #[serde(deserialize_with = "http_address")]
+    pub http: Option<Located<SocketAddr>>,
+    /// The names and IP addresses on the certificate; none for `hostname` alone.
     pub names: Vec<Located<Hostname>>,
     /// Trusted authorities for the ACME server's own certificate. Default: Mozilla's list and this machine's.
     pub ca: Option<Trust>,
@@ -67,6 +72,7 @@ impl Default for Acme {
             terms_agreed: false,
             email: None,
             directory: lets_encrypt(),
+            http: None,
             names: Vec::new(),
             ca: None,
         }
@@ -74,13 +80,13 @@ impl Default for Acme {
 }
 
 impl Acme {
-    /// The names for the certificate; at least one.
+    /// The names and IP addresses for the certificate; at least one.
     #[must_use]
-    pub fn names_or(&self, hostname: &Hostname) -> Vec<String> {
+    pub fn names_or(&self, hostname: &Hostname) -> Vec<Hostname> {
         if self.names.is_empty() {
-            return vec![hostname.to_string()];
+            return vec![hostname.clone()];
         }
-        self.names.iter().map(|name| name.to_string()).collect()
+        self.names.iter().map(|name| Hostname::clone(name)).collect()
     }
 }
 
@@ -97,6 +103,12 @@ fn directory_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::E
             "{text:?} is not the URL of an ACME directory: write it as `https://host/path`"
         ))
     })
+}
+
+fn http_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Located<SocketAddr>>, D::Error> {
+    super::listeners::address::<80, _>(deserializer).map(Some)
 }
 
 fn email<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -147,22 +159,42 @@ fn acme(config: &Config) -> Option<ConfigProblem> {
             "`chain` and `acme` exclude each other: remove one of them, or list the files under `more`",
         ));
     }
-    if !config.live.listeners.iter().any(|listener| listener.tls == ListenerTls::Implicit) {
-        return Some(ConfigProblem::new(
-            place,
-            "`acme` needs a listener with `tls: implicit`, to which the authority connects",
-        ));
-    }
-    let own = (place, &config.live.hostname);
+    unreachable(config, acme).or_else(|| unfit_name(config, acme))
+}
+
+/// An authority that cannot connect.
+fn unreachable(config: &Config, acme: &Located<Acme>) -> Option<ConfigProblem> {
+    let Some(http) = &acme.http else {
+        let is_implicit =
+            config.live.listeners.iter().any(|listener| listener.tls == ListenerTls::Implicit);
+        return (!is_implicit).then(|| {
+            ConfigProblem::new(
+                acme.place(),
+                "`acme` needs a listener with `tls: implicit`, to which the authority connects, or `http` with an address for \
+                 port 80",
+            )
+        });
+    };
+    let admin = config.startup.admin.address.iter().map(|address| **address);
+    let mut taken = config.live.listeners.iter().map(|listener| *listener.address).chain(admin);
+    taken.any(|address| address == **http).then(|| {
+        let message =
+            format!("a listener, or `admin`, has the address {http}: give `http` one of its own");
+        ConfigProblem::new(http.place(), message)
+    })
+}
+
+fn unfit_name(config: &Config, acme: &Located<Acme>) -> Option<ConfigProblem> {
+    let own = (acme.place(), &config.live.hostname);
     let named = acme.names.iter().map(|name| (name.place(), &**name));
     let names = named.chain(acme.names.is_empty().then_some(own));
-    let unfit = |name: &Hostname| name.as_str().contains('_') || !super::is_dns_name(name.as_str());
+    let unfit = |name: &Hostname| name.address().is_none() && name.as_str().contains('_');
     names.into_iter().find(|(_, name)| unfit(name)).map(|(place, name)| {
         ConfigProblem::new(
             place,
             format!(
-                "no authority issues a certificate for {name} this way: use a host name of letters, digits and hyphens, \
-                 or remove `acme` to have a self-signed certificate"
+                "no authority issues a certificate for {name}: use a host name of letters, digits and hyphens, or an IP \
+                 address, or remove `acme` to have a self-signed certificate"
             ),
         )
     })

@@ -16,7 +16,7 @@ use super::names::is_dns_name;
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// IP address and port.
-    #[serde(deserialize_with = "address")]
+    #[serde(deserialize_with = "address::<993, _>")]
     pub address: Located<SocketAddr>,
     /// Its name in routes. Default: none, routes use its address.
     #[serde(default)]
@@ -123,6 +123,12 @@ impl Hostname {
         &self.0
     }
 
+    /// The IP address, if it is one.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.0.parse().ok()
+    }
+
     /// Takes a DNS name (underscores allowed) or an IP address; `None` for anything else.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
@@ -136,6 +142,12 @@ impl Hostname {
     #[must_use]
     pub fn localhost() -> Self {
         Self("localhost".to_owned())
+    }
+}
+
+impl From<IpAddr> for Hostname {
+    fn from(address: IpAddr) -> Self {
+        Self(address.to_string())
     }
 }
 
@@ -169,20 +181,23 @@ impl<'de> Deserialize<'de> for Hostname {
     }
 }
 
-/// std's parser says only that the syntax is wrong; people write `localhost:1993` or leave the port out.
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Located<SocketAddr>, D::Error> {
-    struct Address(SocketAddr);
-    impl<'de> Deserialize<'de> for Address {
+/// An IP address and port, for a listener that is usually on `PORT`. std's parser says only that the syntax is wrong; people
+/// write `localhost:1993` or leave the port out.
+pub(super) fn address<'de, const PORT: u16, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Located<SocketAddr>, D::Error> {
+    struct Address<const PORT: u16>(SocketAddr);
+    impl<'de, const PORT: u16> Deserialize<'de> for Address<PORT> {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             let text = String::deserialize(deserializer)?;
             let wrong = |_| {
                 D::Error::custom(format!(
                     "{text:?} is not an IP address and port: \
-                     write it as `127.0.0.1:1993`, or `[::]:993` for every address of this machine"
+                     write it as `127.0.0.1:1{PORT:03}`, or `[::]:{PORT}` for every address of this machine"
                 ))
             };
             text.parse().map(Self).map_err(wrong)
         }
     }
-    Ok(Located::<Address>::deserialize(deserializer)?.map(|Address(address)| address))
+    Ok(Located::<Address<PORT>>::deserialize(deserializer)?.map(|Address(address)| address))
 }

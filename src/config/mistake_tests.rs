@@ -246,10 +246,12 @@ fn certificate_from_an_authority_takes_two_lines() {
     let certificate = parse(&text("\n    terms_agreed: true", "")).unwrap().live.certificate;
     let acme = certificate.acme.unwrap();
     assert_eq!(acme.directory.as_str(), "https://acme-v02.api.letsencrypt.org/directory");
-    assert_eq!(acme.names_or(&Hostname::new("imap.example.org").unwrap()), ["imap.example.org"]);
+    let own = Hostname::new("imap.example.org").unwrap();
+    assert_eq!(acme.names_or(&own), [own]);
     let agreed = " { terms_agreed: true, names: [a.example, b.example], ca: pebble.pem, email: a@b.example }";
     let acme = parse(&text(agreed, "")).unwrap().live.certificate.acme.unwrap();
-    assert_eq!(acme.names_or(&Hostname::localhost()), ["a.example", "b.example"]);
+    let names = ["a.example", "b.example"].map(|name| Hostname::new(name).unwrap());
+    assert_eq!(acme.names_or(&Hostname::localhost()), names);
     assert_eq!(acme.ca, Some(Trust::File(Path::new("/etc/deltapush/pebble.pem").into())));
     for (acme, more, expected) in [
         (
@@ -273,9 +275,14 @@ fn certificate_from_an_authority_takes_two_lines() {
             "config.yaml:3:39: no authority issues a certificate for _imap",
         ),
         (
-            " { terms_agreed: true, names: [192.0.2.1] }",
+            " { terms_agreed: true, http: 80 }",
             "",
-            "no authority issues a certificate for 192.0.2.1",
+            "config.yaml:3:37: `acme`: \"80\" is not an IP address and port: write it as `127.0.0.1:1080`, or `[::]:80`",
+        ),
+        (
+            " { terms_agreed: true, http: 127.0.0.1:1980 }",
+            "",
+            "config.yaml:3:37: a listener, or `admin`, has the address 127.0.0.1:1980",
         ),
         (
             " { terms_agreed: true }",
@@ -291,6 +298,19 @@ fn certificate_from_an_authority_takes_two_lines() {
         let said = complaint(&text(acme, more));
         assert!(said.contains(expected), "{said}\ninstead of {expected}");
     }
+}
+
+#[test]
+fn certificate_from_an_authority_needs_no_tls_listener_with_http_and_may_be_for_addresses() {
+    let text = "hostname: 192.0.2.1\nlisteners:\n  - address: 127.0.0.1:1\n    tls: starttls\ncertificate:\n  acme:\n    \
+                terms_agreed: true\n    http: \"[::]:80\"\n    names: [192.0.2.1, \"2001:DB8::1\", a.example]\n";
+    let acme = parse(text).unwrap().live.certificate.acme.unwrap();
+    assert_eq!(acme.http.as_deref(), Some(&"[::]:80".parse().unwrap()));
+    let names = acme.names_or(&Hostname::localhost());
+    let text: Vec<_> = names.iter().map(Hostname::as_str).collect();
+    assert_eq!(text, ["192.0.2.1", "2001:db8::1", "a.example"]);
+    let addresses: Vec<_> = names.iter().filter_map(Hostname::address).collect();
+    assert_eq!(addresses.len(), 2);
 }
 
 #[test]

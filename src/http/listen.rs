@@ -18,7 +18,8 @@ use crate::admission::connection_slots::{ConnectionSlot, Door};
 use crate::admission::slot_table::SlotLimits;
 use crate::tls::stream;
 
-/// Connections at once: an operator with some devices, a Prometheus or two, and strangers without the password.
+/// Connections at once: an operator with some devices, a Prometheus or two, and strangers without the password; or the
+/// addresses from which an authority looks, and strangers.
 const LIMITS: SlotLimits = SlotLimits {
     connections: 128,
     per_address: 64,
@@ -44,7 +45,7 @@ pub(super) async fn serve<S: Site>(
         let (tcp, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                failures.handle(&error, "the web page").await;
+                failures.handle(&error, S::NAME).await;
                 continue;
             }
         };
@@ -54,7 +55,7 @@ pub(super) async fn serve<S: Site>(
                 let (site, tls, stop) = (Arc::clone(&site), tls.clone(), stop.clone());
                 tasks.spawn(connection(tcp, peer, slot, site, tls, stop));
             }
-            Err(full) => debug!(%peer, "connection to the web page refused: {full}"),
+            Err(full) => debug!(%peer, "connection to {} refused: {full}", S::NAME),
         }
     }
 }
@@ -68,7 +69,7 @@ async fn connection<S: Site>(
     stop: CancellationToken,
 ) {
     if let Err(error) = stream::prepare(&tcp) {
-        return debug!(%peer, "connection to the web page lost at once: {error}");
+        return debug!(%peer, "connection to {} lost at once: {error}", S::NAME);
     }
     let (version, address) = (HttpVersion::One, peer.ip());
     let Some(tls) = tls else {
@@ -81,7 +82,7 @@ async fn connection<S: Site>(
     };
     match accepted {
         Ok(Ok(stream)) => server::serve(stream, version, address, &mut slot, site, &stop).await,
-        Ok(Err(error)) => debug!(%peer, "TLS with a browser on the web page failed: {error}"),
-        Err(_) => debug!(%peer, "TLS with a browser on the web page timed out"),
+        Ok(Err(error)) => debug!(%peer, "TLS with a client of {} failed: {error}", S::NAME),
+        Err(_) => debug!(%peer, "TLS with a client of {} timed out", S::NAME),
     }
 }

@@ -1,8 +1,10 @@
-//! HTTP: the public page with autoconfig, and the admin listener with the operator's page, metrics and health.
-//! `server` serves connections of both; a site is a function from a request to its response behind it. `listen`
-//! accepts connections on the admin listener; those of the public page come from the listeners for IMAP.
+//! HTTP: the public page with autoconfig, the admin listener with the operator's page, metrics and health, and the listener
+//! for an authority's challenges. `server` serves connections of all; a site is a function from a request to its response
+//! behind it. `listen` accepts connections on listeners for HTTP alone; those of the public page come from the listeners for
+//! IMAP.
 
 pub mod admin;
+pub(crate) mod challenge;
 mod html;
 mod listen;
 pub mod listening;

@@ -31,6 +31,9 @@ const WINDOW: u32 = 65_535;
 
 /// A site: a function from a request to its response.
 pub(crate) trait Site: Send + Sync + 'static {
+    /// Its name in the log.
+    const NAME: &'static str;
+
     /// Time limit for the head of a request, including the wait for it.
     const HEAD_TIME: Duration;
 

@@ -155,7 +155,9 @@ impl IncomingClient {
     /// A stream for IMAP; [`NoLogin`] for clients that came for something else.
     async fn handshake(&mut self, tcp: TcpStream, guests: Guests) -> Result<Stream, NoLogin> {
         let deadline = self.within(self.proxy.limits.handshake_time, Instant::now());
-        let accepted = timeout_at(deadline, handshake::accept(&self.proxy.tls, tcp, guests)).await;
+        let local = self.entrance.connected.ip();
+        let accepting = handshake::accept(&self.proxy.tls, tcp, local, guests);
+        let accepted = timeout_at(deadline, accepting).await;
         match accepted.map_err(|_| NoLogin::TimedOut)?.map_err(NoLogin::Handshake)? {
             Accepted::Imap(mut stream, host) => {
                 if guests == Guests::Web

@@ -2,6 +2,7 @@
 //! certificate authority.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
@@ -32,10 +33,11 @@ pub(super) enum Guests {
     Web,
 }
 
-/// Takes a client in, if it is one of those.
+/// Takes a client in, if it is one of those. `local` is the address to which it connected.
 pub(super) async fn accept(
     tls: &ServerTls,
     tcp: TcpStream,
+    local: IpAddr,
     guests: Guests,
 ) -> io::Result<Accepted> {
     let hello = Hello::receive(tcp).await?;
@@ -51,7 +53,11 @@ pub(super) async fn accept(
         Guests::Web => &tls.web,
     };
     let host = hello.client_hello().server_name().map(str::to_ascii_lowercase);
-    let stream = hello.answer(Arc::clone(config)).await?;
+    let config = match host {
+        Some(_) => Arc::clone(config),
+        None => tls.for_address(config, local),
+    };
+    let stream = hello.answer(config).await?;
     Ok(match stream.agreed().alpn_protocol() {
         Some(HTTP_2) => Accepted::Web(stream, HttpVersion::Two),
         Some(HTTP_1) => Accepted::Web(stream, HttpVersion::One),

@@ -3,6 +3,7 @@
 pub mod acme;
 pub mod certs;
 pub mod client;
+mod compression;
 pub(crate) mod inspect;
 pub mod server;
 pub mod stream;

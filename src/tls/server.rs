@@ -1,14 +1,18 @@
 //! TLS towards clients: one server configuration for IMAP and one for listeners that show pages too, built once. The parts
 //! that may change while deltapush runs, the certificates and the proofs for an authority, lie behind them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::aws_lc_rs::Ticketer;
+use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, ServerConfig};
 
 use crate::crypto;
 use crate::tls::acme::challenges::Challenges;
 use crate::tls::certs::{CertificateSet, CertificateSettings, Certificates, LoadError};
+use crate::tls::compression;
 
 /// ALPN of IMAP, as Delta Chat asks for it on unusual ports.
 const IMAP: &[u8] = b"imap";
@@ -67,6 +71,8 @@ impl ServerTls {
         // The session's state lies in the ticket, with the client: phones reconnect often, and sessions cost no memory here.
         // Tickets outlive certificates: they are sealed with keys of their own.
         imap.ticketer = Ticketer::new().map_err(ServerTlsError::Setup)?;
+        imap.cert_compressors = compression::COMPRESSORS.to_vec();
+        imap.cert_compression_cache = Arc::new(compression::cache());
         // A login in early data could be replayed (RFC 8446 section 8).
         imap.max_early_data_size = 0;
         let mut web = imap.clone();
@@ -79,12 +85,34 @@ impl ServerTls {
         })
     }
 
+    /// `config` for a client that named no host, as those that connect to an IP address do (RFC 6066 section 3): it shows the
+    /// certificate for the address `local` to which the client connected, if one is for it.
+    #[must_use]
+    pub fn for_address(&self, config: &Arc<ServerConfig>, local: IpAddr) -> Arc<ServerConfig> {
+        let Some(shown) = self.certificates.get().further_for(local) else {
+            return Arc::clone(config);
+        };
+        let mut own = ServerConfig::clone(config);
+        own.cert_resolver = Arc::new(OneCertificate(shown));
+        Arc::new(own)
+    }
+
     /// The same certificates for a listener that speaks HTTP/1.1 alone.
     #[must_use]
     pub fn for_http(&self) -> Arc<ServerConfig> {
         let mut http = (*self.imap).clone();
         http.alpn_protocols = vec![HTTP_1.to_vec()];
         Arc::new(http)
+    }
+}
+
+/// Shows one certificate to every client.
+#[derive(Debug)]
+struct OneCertificate(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for OneCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
     }
 }
 

@@ -1,13 +1,20 @@
 //! Which certificate clients see, where it comes from, and what else a port with TLS serves.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use deltapush::config::Config;
 use deltapush::tls::client::ClientConfigs;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::HandshakeKind;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::support::client::Client;
 use super::support::core::{Core, Submission, Version};
@@ -17,7 +24,8 @@ use super::support::pebble::Pebble;
 use super::support::poll;
 use super::support::ports::ReservedPort;
 use super::support::tls::{
-    handshake, handshake_again, is_alive, kind_after_greeting, leaf, line, public_key, trusting,
+    Decompressor, handshake, handshake_again, is_alive, kind_after_greeting, leaf, line,
+    public_key, trusting,
 };
 
 const NAME: &str = "imap.example.org";
@@ -216,6 +224,66 @@ async fn addresses_and_names_with_an_underscore_are_verified_like_others() {
             .unwrap();
         assert!(line(&mut stream).await.starts_with("* OK"), "{name}");
         assert!(shown(deltapush.imaps, "localhost", &deltapush.certificate()).await.is_none());
+    }
+}
+
+/// Each with a new ticket store, so that every handshake is a full one.
+#[tokio::test]
+async fn certificate_is_compressed_for_clients_that_offer_it() {
+    let deltapush = Deltapush::start(&Options::plain(9));
+    let trusted = deltapush.certificate();
+    let mut sizes = Vec::new();
+    for offers in [false, true, true] {
+        let decompressor = Decompressor::new();
+        let mut config = trusting(&trusted, &[]);
+        config.cert_decompressors = if offers { vec![decompressor] } else { vec![] };
+        let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, deltapush.imaps)).await.unwrap();
+        let counted = Counted { stream: tcp, read: 0 };
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, counted).await.unwrap();
+        let (tcp, tls) = stream.get_ref();
+        assert_eq!(tls.handshake_kind(), Some(HandshakeKind::Full));
+        assert_eq!(decompressor.count(), usize::from(offers));
+        sizes.push(tcp.read);
+    }
+    println!("bytes of a handshake from the server, without and with brotli: {sizes:?}");
+    assert!(sizes[1] < sizes[0] && sizes[2] < sizes[0], "{sizes:?}");
+}
+
+/// Counts the bytes that are read.
+struct Counted {
+    stream: TcpStream,
+    read: usize,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.read += buf.filled().len() - before;
+        polled
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -9,6 +9,8 @@ mod attack;
 #[cfg(test)]
 mod certificates;
 #[cfg(test)]
+mod challenges;
+#[cfg(test)]
 mod checking;
 #[cfg(test)]
 mod clients;

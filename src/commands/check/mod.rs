@@ -75,15 +75,23 @@ fn describe(
             config.live.hostname
         )?;
     }
-    if certificate.not_after.is_some_and(|end| end < jiff::Timestamp::now()) {
-        writeln!(out, "             WARNING: it has expired: clients will refuse it")?;
-    }
     for further in more {
         writeln!(out, "             {}, for the names in it", about(further))?;
     }
+    let now = jiff::Timestamp::now();
+    let all = std::iter::once(certificate).chain(more);
+    for trouble in all.filter_map(|certificate| certificate.trouble_with_time(now)) {
+        writeln!(out, "             WARNING: {trouble}")?;
+    }
     if let Some(acme) = &config.live.certificate.acme {
-        let names = acme.names_or(&config.live.hostname).join(", ");
-        writeln!(out, "             by ACME from {}, for {names}", acme.directory)?;
+        let names: Vec<String> =
+            acme.names_or(&config.live.hostname).iter().map(ToString::to_string).collect();
+        let names = names.join(", ");
+        let way = match acme.http.as_deref() {
+            Some(http) => format!("HTTP-01 at {http}"),
+            None => "TLS-ALPN-01".to_owned(),
+        };
+        writeln!(out, "             by ACME from {}, for {names}, with {way}", acme.directory)?;
     }
     route::describe(out, &config.live)?;
     writeln!(out, "push         {}", config.startup.push.notify_url)?;
@@ -139,6 +147,7 @@ mod tests {
         let certificate = CertificateSummary {
             origin: CertificateOrigin::Made,
             path,
+            not_before: None,
             not_after: None,
             names_host: false,
         };

@@ -14,16 +14,22 @@ use crate::upstream::address::is_public;
 
 const SUBJECT: &str = "listen";
 
-/// The port to which an authority connects to validate a name (RFC 8737 section 3).
-const ACME_PORT: u16 = 443;
+/// The ports to which an authority connects to validate a name: in TLS (RFC 8737 section 3), and for HTTP (RFC 8555 section 8.3).
+const TLS_PORT: u16 = 443;
+const HTTP_PORT: u16 = 80;
 
 /// The ports that cannot be opened; all of them are free where no deltapush runs. Each is opened for a moment, but for those that
 /// systemd is known to hold.
 pub(in super::super) fn taken(config: &Config, held: &[u16]) -> Vec<Finding> {
     let listeners = config.live.listeners.iter().map(|listener| *listener.address);
     let admin = config.startup.admin.address.iter().map(|address| **address);
-    let addresses = listeners.chain(admin).filter(|address| !held.contains(&address.port()));
-    addresses.filter_map(taken_one).collect()
+    let is_free = |address: &SocketAddr| !held.contains(&address.port());
+    let mut found: Vec<Finding> =
+        listeners.chain(admin).filter(is_free).filter_map(taken_one).collect();
+    let acme = config.live.certificate.acme.as_ref();
+    let http = acme.and_then(|acme| acme.http.as_deref().copied());
+    found.extend(http.filter(is_free).and_then(taken_for_challenges));
+    found
 }
 
 fn taken_one(address: SocketAddr) -> Option<Finding> {
@@ -32,19 +38,37 @@ fn taken_one(address: SocketAddr) -> Option<Finding> {
     Some(Finding::fail(Fault::System, SUBJECT, words, listen_remedy(&error)))
 }
 
+/// deltapush starts without this port, and gets no certificate.
+fn taken_for_challenges(address: SocketAddr) -> Option<Finding> {
+    let error = TcpListener::bind(address).err()?;
+    let words = format!("no certificate comes: cannot listen on {address}: {error}");
+    Some(Finding::warn(SUBJECT, words, listen_remedy(&error)))
+}
+
 /// A certificate authority that cannot reach the port to which it connects.
 pub(in super::super) fn acme(config: &Config) -> Option<Finding> {
-    config.live.certificate.acme.as_ref()?;
+    let acme = config.live.certificate.acme.as_ref()?;
+    if let Some(http) = acme.http.as_deref() {
+        // On loopback a web server hands the challenges on.
+        let is_reached = http.port() == HTTP_PORT || http.ip().to_canonical().is_loopback();
+        return (!is_reached).then(|| {
+            Finding::warn(
+                SUBJECT,
+                format!("the authority connects to port {HTTP_PORT}, and `http` has another one"),
+                format!("forward that port to {http}, or no certificate comes"),
+            )
+        });
+    }
     let is_reached = config.live.listeners.iter().any(|listener| {
-        listener.tls == ListenerTls::Implicit && listener.address.port() == ACME_PORT
+        listener.tls == ListenerTls::Implicit && listener.address.port() == TLS_PORT
     });
     (!is_reached).then(|| {
         Finding::warn(
             SUBJECT,
             format!(
-                "the authority connects to port {ACME_PORT}, and no listener with `tls: implicit` is there"
+                "the authority connects to port {TLS_PORT}, and no listener with `tls: implicit` is there"
             ),
-            "forward that port to one, or no certificate comes",
+            "forward that port to one, or set `http` of `certificate.acme` for port 80, or no certificate comes",
         )
     })
 }
@@ -143,6 +167,10 @@ mod tests {
             format!("{text}listeners:\n  - address: \"127.0.0.1:993\"\n    tls: implicit\n");
         assert!(acme(&config(&without)).unwrap().words.contains("port 443"));
         assert_eq!(acme(&Config::default()), None);
+        for (address, expected) in [("[::]:80", 0), ("127.0.0.1:8080", 0), ("[::]:8080", 1)] {
+            let warning = acme(&config(&format!("{text}    http: \"{address}\"\n")));
+            assert_eq!(warning.iter().len(), expected, "{warning:?}");
+        }
     }
 
     #[test]
@@ -151,6 +179,8 @@ mod tests {
         let finding = taken_one(taken.local_addr().unwrap()).unwrap();
         assert!(finding.is_failure(), "{finding:?}");
         assert!(finding.remedy.unwrap().contains("another program listens there"));
+        let finding = taken_for_challenges(taken.local_addr().unwrap()).unwrap();
+        assert!(!finding.is_failure() && finding.words.starts_with("no certificate comes"));
     }
 
     fn visit(target: &str, result: VisitResult) -> Visit {

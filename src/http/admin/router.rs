@@ -12,6 +12,7 @@ use crate::http::response::{self, Body, JS, TEXT};
 use crate::http::server::{Site, Visitor};
 
 impl Site for AdminSite {
+    const NAME: &'static str = "the web page";
     const HEAD_TIME: Duration = Duration::from_secs(30);
     // As long as a page with live updates is open.
     const LIFETIME: Duration = Duration::from_secs(3600);

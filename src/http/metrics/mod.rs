@@ -121,7 +121,16 @@ impl Collector for MetricSources {
             "Listeners that accept clients.",
             listening.count(),
         )?;
-        if let Some(end) = certificates.get().summary().not_after {
+        let certificate = certificates.get();
+        if let Some(start) = certificate.summary().not_before {
+            expose(
+                &mut encoder,
+                "deltapush_certificate_start_timestamp_seconds",
+                "Begin of the default certificate's validity, in seconds since 1970.",
+                &ConstGauge::new(start.as_second()),
+            )?;
+        }
+        if let Some(end) = certificate.summary().not_after {
             expose(
                 &mut encoder,
                 "deltapush_certificate_expiry_timestamp_seconds",

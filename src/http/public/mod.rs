@@ -36,6 +36,7 @@ const AUTOCONFIG: [&str; 2] =
 const SCRIPT: &str = concat!(include_str!("qrcodegen.js"), include_str!("script.js"));
 
 impl Site for PublicSite {
+    const NAME: &'static str = "the public page";
     const HEAD_TIME: Duration = Duration::from_secs(10);
     const LIFETIME: Duration = Duration::from_secs(60);
     const POLICY: &'static str = response::CLOSED;

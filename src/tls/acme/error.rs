@@ -1,25 +1,71 @@
 //! Reasons why an authority issued no certificate, and what the operator can do.
 
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use instant_acme::Error as ProtocolError;
+use instant_acme::{ChallengeType, Error as ProtocolError};
 
 use super::challenges::ProofError;
 use crate::causes::with_causes;
+use crate::config::Acme;
+use crate::file_access::listen_remedy;
 use crate::tls::certs::LoadError;
 use crate::tls::certs::identity::CertificateError;
 use crate::tls::client::TrustError;
+
+/// The kind of challenge by which names are proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// RFC 8555 section 8.3.
+    Http01,
+    /// RFC 8737.
+    TlsAlpn01,
+}
+
+impl Way {
+    /// The configured one.
+    pub(super) fn of(acme: &Acme) -> Self {
+        if acme.http.is_some() { Self::Http01 } else { Self::TlsAlpn01 }
+    }
+}
+
+impl From<Way> for ChallengeType {
+    fn from(way: Way) -> Self {
+        match way {
+            Way::Http01 => Self::Http01,
+            Way::TlsAlpn01 => Self::TlsAlpn01,
+        }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http01 => "HTTP-01",
+            Self::TlsAlpn01 => "TLS-ALPN-01",
+        })
+    }
+}
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AcmeError {
     #[error("{}", in_words(.0))]
     Protocol(#[from] ProtocolError),
-    #[error("it could not validate the names: {0}")]
-    NotProved(String),
-    #[error("it does not offer TLS-ALPN-01 for {0}")]
-    NoChallenge(String),
+    #[error("it could not validate the names: {reason}{}", if *.was_seen { "" } else { " (nothing asked for the proof here)" })]
+    NotProved {
+        reason: String,
+        /// True if the proof was asked for here.
+        was_seen: bool,
+        way: Way,
+    },
+    #[error("it does not offer {way} for {name}")]
+    NoChallenge { name: String, way: Way },
+    #[error("cannot listen on {address} for its challenge: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
     #[error("it issued a certificate that cannot be used: {0}")]
     Unusable(String),
     #[error("{}: {problem}", path.display())]
@@ -48,10 +94,16 @@ impl AcmeError {
             Self::Protocol(_) | Self::TimedOut(_) => {
                 "check the network, and that `certificate.acme.directory` and `ca` fit the authority"
             }
-            Self::NotProved(_) => {
-                "the names must lead to this machine, and its port 443 to a listener of deltapush with `tls: implicit`"
+            Self::NotProved { way: Way::TlsAlpn01, .. } => {
+                "the names must lead to this machine (also by their AAAA records), and its port 443 to a listener of deltapush \
+                 with `tls: implicit`"
             }
-            Self::NoChallenge(_) => {
+            Self::NotProved { way: Way::Http01, .. } => {
+                "the names must lead to this machine (also by their AAAA records), and its port 80 to \
+                 `certificate.acme.http`, directly or by a web server that hands on /.well-known/acme-challenge/"
+            }
+            Self::Listen { source, .. } => listen_remedy(source),
+            Self::NoChallenge { .. } => {
                 "use another authority, or another program for the certificate (`certificate.chain`)"
             }
             Self::Account { .. } => {

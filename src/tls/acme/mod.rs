@@ -1,5 +1,5 @@
-//! Certificates from an authority that speaks ACME (RFC 8555): requested, validated by TLS-ALPN-01 (RFC 8737), renewed
-//! in time. `order` talks to the authority, `schedule` decides when.
+//! Certificates from an authority that speaks ACME (RFC 8555): requested, validated by TLS-ALPN-01 (RFC 8737) or HTTP-01,
+//! renewed in time. `order` talks to the authority, `schedule` decides when.
 
 mod account;
 pub mod challenges;
@@ -8,6 +8,9 @@ mod http;
 mod order;
 mod schedule;
 
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +23,7 @@ use tracing::{info, warn};
 use self::error::AcmeError;
 use self::schedule::{RenewalAction, RenewalInput, RenewalSchedule};
 use crate::clock::{day, now, reached};
-use crate::config::Acme;
+use crate::config::{Acme, Hostname};
 use crate::machine::Machine;
 use crate::tls::acme::challenges::Challenges;
 use crate::tls::certs::{CertificateSettings, Certificates};
@@ -32,8 +35,22 @@ const PATIENCE: Duration = Duration::from_secs(5 * 60);
 pub struct OrderServices {
     /// Answers to the authority's challenges.
     pub challenges: Challenges,
+    /// The listener for challenges over HTTP.
+    pub port: Box<dyn ChallengeListener>,
     /// Finds the authority's addresses.
     pub resolver: Arc<dyn Resolve>,
+}
+
+/// The listener that answers challenges over HTTP.
+pub trait ChallengeListener: Send + Sync {
+    /// Listens on `address` alone, unless it does so already; `None` for nowhere.
+    ///
+    /// # Errors
+    /// If the address cannot be opened.
+    fn listen(
+        &self,
+        address: Option<SocketAddr>,
+    ) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send + '_>>;
 }
 
 /// Sees to it that there is a certificate from the configured authority, if there is one, until `stop` is cancelled.
@@ -44,18 +61,29 @@ pub async fn keep_issued(
 ) {
     let mut changes = certificates.wanted().changes();
     let mut schedule = RenewalSchedule::new(fastrand::f64());
+    let mut is_new = true;
     loop {
         if handle(&mut schedule, look(&certificates)) == Some(RenewalAction::Renew) {
             let attempt = Box::pin(attempt(&certificates, &services, &mut schedule));
             if stop.run_until_cancelled(attempt).await.is_none() {
                 return;
             }
+            is_new = false;
             continue;
+        }
+        if std::mem::take(&mut is_new)
+            && let Err(error) = listen(&certificates, &services).await
+        {
+            // Long before the renewal, which would fail.
+            warn!("the certificate cannot be renewed: {error}; {}", error.cure());
         }
         tokio::select! {
             () = stop.cancelled() => return,
             // The operator may have mended what was wrong.
-            () = changes.next() => schedule = RenewalSchedule::new(fastrand::f64()),
+            () = changes.next() => {
+                schedule = RenewalSchedule::new(fastrand::f64());
+                is_new = true;
+            }
             () = reached(schedule.deadline()) => {}
         }
     }
@@ -73,6 +101,17 @@ fn handle(schedule: &mut RenewalSchedule, input: RenewalInput) -> Option<Renewal
     let mut actions = Vec::new();
     schedule.handle(input, now(), &mut actions);
     actions.pop()
+}
+
+/// Opens the listener for challenges over HTTP, if one is configured, and closes one that no longer is.
+async fn listen(certificates: &Certificates, services: &OrderServices) -> Result<(), AcmeError> {
+    let wanted = certificates.wanted().get();
+    let acme = wanted.certificate.acme.as_deref();
+    let address = acme.and_then(|acme| acme.http.as_deref().copied());
+    let listening = services.port.listen(address).await;
+    listening.or_else(|source| {
+        address.map_or(Ok(()), |address| Err(AcmeError::Listen { address, source }))
+    })
 }
 
 /// Asks the authority for a certificate, and logs what came of it.
@@ -93,11 +132,13 @@ async fn attempt(
         Ok(Err(error)) => error,
         Err(_) => AcmeError::TimedOut(PATIENCE),
     };
-    let action = handle(schedule, RenewalInput::Failed { wall: Timestamp::now() });
+    let until = certificates.get().issued().map(|(_, until)| until);
+    let action = handle(schedule, RenewalInput::Failed { until, wall: Timestamp::now() });
     if let Some(RenewalAction::Retry(wait)) = action {
         warn!(
-            "no certificate from {}: {error}; the previous one stays in use, next attempt in {}; {}",
+            "no certificate from {}: {error}; {}, next attempt in {}; {}",
             host(acme),
+            meanwhile(until, Timestamp::now()),
             in_words(wait),
             error.cure()
         );
@@ -113,14 +154,14 @@ async fn renew(
 ) -> Result<(), AcmeError> {
     // Authorities issue a few of the same kind in a week: one that could not be used for what was wrong here is not wasted.
     refresh(certificates).await?;
+    let listening = listen(certificates, services).await;
     if schedule.due(certificates.get().issued()) > Timestamp::now() {
         return Ok(());
     }
-    info!(
-        "requesting a certificate from {} for {}",
-        host(acme),
-        acme.names_or(&wanted.hostname).join(", ")
-    );
+    listening?;
+    let names: Vec<String> =
+        acme.names_or(&wanted.hostname).iter().map(Hostname::to_string).collect();
+    info!("requesting a certificate from {} for {}", host(acme), names.join(", "));
     order::obtain(wanted, acme, services).await?;
     refresh(certificates).await
 }
@@ -150,6 +191,24 @@ fn log_success(certificates: &Certificates, action: Option<RenewalAction>) {
             in_words(wait)
         ),
         _ => {}
+    }
+}
+
+/// What clients see until there is another one.
+fn meanwhile(until: Option<Timestamp>, now: Timestamp) -> String {
+    match until {
+        None => "clients see a self-signed one".to_owned(),
+        Some(until) if until <= now => {
+            "the previous one has expired, and clients refuse it".to_owned()
+        }
+        Some(until) => {
+            let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+            let hours = Duration::from_secs(left.as_secs() / 3600 * 3600);
+            match hours.is_zero() {
+                true => "the previous one stays in use, for less than an hour".to_owned(),
+                false => format!("the previous one stays in use, for {}", in_words(hours)),
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeType, Error as ProtocolError, Identifier, NewOrder,
+    Account, AuthorizationStatus, ChallengeHandle, Error as ProtocolError, Identifier, NewOrder,
     Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName};
@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
-use super::error::{AcmeError, in_words, printable};
+use super::error::{AcmeError, Way, in_words, printable};
 use super::{OrderServices, account};
 use crate::config::{Acme, Hostname};
 use crate::tls::acme::challenges::{ChallengeProof, Challenges};
@@ -27,6 +27,9 @@ const POLLING: RetryPolicy = RetryPolicy::new()
     .backoff(1.5)
     .timeout(Duration::from_secs(120));
 
+/// The profile of certificates that are valid for about six days (draft-ietf-acme-profiles; the name is Let's Encrypt's).
+const SHORT_LIVED: &str = "shortlived";
+
 /// Asks for a certificate, proves the names, and keeps what comes.
 pub(super) async fn obtain(
     wanted: &Arc<CertificateSettings>,
@@ -34,7 +37,7 @@ pub(super) async fn obtain(
     services: &OrderServices,
 ) -> Result<(), AcmeError> {
     let folder = &wanted.certificate.directory;
-    let names = acme.names_or(&wanted.hostname);
+    let (names, way) = (acme.names_or(&wanted.hostname), Way::of(acme));
     let read = Arc::clone(wanted);
     let key = spawn_blocking(move || kept_key(&read.hostname, &read.certificate)).await;
     let key = key.map_err(|_| AcmeError::Panicked)??;
@@ -47,8 +50,10 @@ pub(super) async fn obtain(
         }
         order => order?,
     };
-    prove(&mut order, &services.challenges).await?;
-    let mut request = CertificateParams::new(names.clone())?;
+    prove(&mut order, &services.challenges, way).await?;
+    // Those that are IP addresses go into it as such.
+    let text: Vec<String> = names.iter().map(Hostname::to_string).collect();
+    let mut request = CertificateParams::new(text)?;
     // The names are what counts; authorities ignore or refuse the rest.
     request.distinguished_name = DistinguishedName::new();
     order.finalize_csr(request.serialize_request(&key)?.der()).await?;
@@ -58,9 +63,22 @@ pub(super) async fn obtain(
     Ok(())
 }
 
-async fn new_order(account: &Account, names: &[String]) -> Result<Order, ProtocolError> {
-    let identifiers: Vec<_> = names.iter().cloned().map(Identifier::Dns).collect();
-    account.new_order(&NewOrder::new(&identifiers)).await
+async fn new_order(account: &Account, names: &[Hostname]) -> Result<Order, ProtocolError> {
+    let identifiers: Vec<_> = names.iter().map(identifier).collect();
+    let mut order = NewOrder::new(&identifiers);
+    // Let's Encrypt issues certificates for addresses under no other profile; an authority without profiles ignores none.
+    let is_for_address = names.iter().any(|name| name.address().is_some());
+    if is_for_address && account.profiles().any(|profile| profile.name == SHORT_LIVED) {
+        order = order.profile(SHORT_LIVED);
+    }
+    account.new_order(&order).await
+}
+
+fn identifier(name: &Hostname) -> Identifier {
+    match name.address() {
+        Some(address) => Identifier::Ip(address),
+        None => Identifier::Dns(name.to_string()),
+    }
 }
 
 fn is_unknown_account(error: &ProtocolError) -> bool {
@@ -69,16 +87,19 @@ fn is_unknown_account(error: &ProtocolError) -> bool {
 }
 
 /// Shows the authority that all names lead here.
-async fn prove(order: &mut Order, challenges: &Challenges) -> Result<(), AcmeError> {
-    let offers = begin(order, challenges).await?;
+async fn prove(order: &mut Order, challenges: &Challenges, way: Way) -> Result<(), AcmeError> {
+    let offers = begin(order, challenges, way).await?;
     let ready = order.poll_ready(&POLLING).await;
+    let was_seen = offers.iter().any(ChallengeProof::was_seen);
     drop(offers);
     match ready {
         Ok(OrderStatus::Ready) => Ok(()),
         ended => Err(match (refusal(order).await, ended) {
-            (Some(reason), _) => AcmeError::NotProved(reason),
+            (Some(reason), _) => AcmeError::NotProved { reason, was_seen, way },
             (None, Err(error)) => error.into(),
-            (None, Ok(_)) => AcmeError::NotProved("it gave no reason".to_owned()),
+            (None, Ok(_)) => {
+                AcmeError::NotProved { reason: "it gave no reason".to_owned(), was_seen, way }
+            }
         }),
     }
 }
@@ -87,6 +108,7 @@ async fn prove(order: &mut Order, challenges: &Challenges) -> Result<(), AcmeErr
 async fn begin(
     order: &mut Order,
     challenges: &Challenges,
+    way: Way,
 ) -> Result<Vec<ChallengeProof>, AcmeError> {
     let mut offers = Vec::new();
     let mut authorizations = order.authorizations();
@@ -96,15 +118,33 @@ async fn begin(
             continue;
         }
         let name = printable(&authorization.identifier().to_string());
-        let Some(mut challenge) = authorization.challenge(ChallengeType::TlsAlpn01) else {
-            return Err(AcmeError::NoChallenge(name));
+        let Some(mut challenge) = authorization.challenge(way.into()) else {
+            return Err(AcmeError::NoChallenge { name, way });
         };
-        let digest = challenge.key_authorization().digest().as_ref().try_into();
-        let digest = digest.map_err(|_| AcmeError::NoChallenge(name.clone()))?;
-        offers.push(challenges.offer(&name, digest)?);
+        offers.push(offer(&challenge, &name, challenges, way)?);
         challenge.set_ready().await?;
     }
     Ok(offers)
+}
+
+fn offer(
+    challenge: &ChallengeHandle<'_>,
+    name: &str,
+    challenges: &Challenges,
+    way: Way,
+) -> Result<ChallengeProof, AcmeError> {
+    let authorization = challenge.key_authorization();
+    Ok(match way {
+        Way::Http01 => {
+            challenges.offer_http(&challenge.token, authorization.as_str().to_owned())?
+        }
+        Way::TlsAlpn01 => {
+            let digest = authorization.digest().as_ref().try_into();
+            let digest =
+                digest.map_err(|_| AcmeError::NoChallenge { name: name.to_owned(), way })?;
+            challenges.offer_tls(name, digest)?
+        }
+    })
 }
 
 /// The problem that the authority found.
@@ -121,7 +161,7 @@ async fn refusal(order: &mut Order) -> Option<String> {
     None
 }
 
-fn check(chain: &str, key: &rcgen::KeyPair, names: &[String]) -> Result<(), AcmeError> {
+fn check(chain: &str, key: &rcgen::KeyPair, names: &[Hostname]) -> Result<(), AcmeError> {
     let unusable = |problem: &str| AcmeError::Unusable(problem.to_owned());
     let chain: Result<Vec<CertificateDer<'static>>, _> =
         CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
@@ -130,7 +170,7 @@ fn check(chain: &str, key: &rcgen::KeyPair, names: &[String]) -> Result<(), Acme
     if !leaf.has_key(key) {
         return Err(unusable("it is for another key"));
     }
-    if !names.iter().filter_map(|name| Hostname::new(name)).all(|name| leaf.names(&name)) {
+    if !names.iter().all(|name| leaf.names(name)) {
         return Err(unusable("it is for other names"));
     }
     Ok(())
@@ -145,7 +185,7 @@ mod tests {
         let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
         let (pem, key, other) =
             (made.cert.pem(), made.signing_key, rcgen::KeyPair::generate().unwrap());
-        let names = |name: &str| vec![name.to_owned()];
+        let names = |name: &str| vec![Hostname::new(name).unwrap()];
         check(&pem, &key, &names("a.example")).unwrap();
         assert!(
             check(&pem, &key, &names("b.example")).unwrap_err().to_string().contains("other names")

@@ -1,4 +1,5 @@
-//! When to ask for a certificate, as a machine: at two thirds of its life, and after failures at waits that grow.
+//! When to ask for a certificate, as a machine: at two thirds of its life, at half of a short one, and after failures at waits
+//! that grow.
 //!
 //! Certificates have dates, so the wall clock is part of the inputs. Machines sleep, and their clocks are set: the deadline is
 //! never far away, and at it the driver looks at the certificate and the clock again.
@@ -15,6 +16,14 @@ const SHORTEST: Duration = Duration::from_secs(10 * 60);
 
 /// The longest wait: an authority that was away for days is asked again within half a day of its return.
 const LONGEST: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// The longest wait for a certificate that is near its end: never more than a tenth of the time that is left, but not less than
+/// this. With it, a name fails less often than authorities accept.
+const LONGEST_AT_THE_END: Duration = Duration::from_secs(60 * 60);
+
+/// A certificate that is valid for less is renewed at half of its life: two thirds of six days would leave two days to correct
+/// what is wrong. Let's Encrypt advises the same.
+const SHORT_LIFE: SignedDuration = SignedDuration::from_hours(10 * 24);
 
 const WAITS: GrowingWait = GrowingWait::doubling(SHORTEST, LONGEST);
 
@@ -33,8 +42,8 @@ pub(super) enum RenewalInput {
     NoAuthority,
     /// The attempt succeeded, and this certificate is used now.
     Succeeded { validity: Option<Validity>, wall: Timestamp },
-    /// The attempt failed.
-    Failed { wall: Timestamp },
+    /// The attempt failed. The certificate that is there ends at `until`, if there is one.
+    Failed { until: Option<Timestamp>, wall: Timestamp },
 }
 
 /// The driver's next step.
@@ -77,7 +86,9 @@ impl Machine for RenewalSchedule {
             }
             RenewalInput::NoAuthority => self.deadline = now.checked_add(LOOK),
             RenewalInput::Succeeded { validity, wall } => self.succeeded(validity, wall, actions),
-            RenewalInput::Failed { wall } => actions.push(RenewalAction::Retry(self.failed(wall))),
+            RenewalInput::Failed { until, wall } => {
+                actions.push(RenewalAction::Retry(self.failed(until, wall)));
+            }
         }
     }
 
@@ -96,8 +107,9 @@ impl RenewalSchedule {
     pub(super) fn due(&self, validity: Option<Validity>) -> Timestamp {
         let wanted = validity.map_or(Timestamp::MIN, |(from, until)| {
             let life = until.duration_since(from);
+            let part = if life < SHORT_LIFE { 1.0 / 2.0 } else { 2.0 / 3.0 };
             // Up to a thirtieth earlier.
-            let into = life.as_secs_f64() * (2.0 / 3.0 - self.jitter / 30.0);
+            let into = life.as_secs_f64() * (part - self.jitter / 30.0);
             let into = SignedDuration::try_from_secs_f64(into.max(0.0)).unwrap_or_default();
             from.checked_add(into).unwrap_or(until)
         });
@@ -115,17 +127,27 @@ impl RenewalSchedule {
         let due = self.due(validity);
         match validity {
             Some((_, until)) if due > wall => actions.push(RenewalAction::Renewed { until, due }),
-            _ => actions.push(RenewalAction::Useless(self.failed(wall))),
+            _ => {
+                let until = validity.map(|(_, until)| until);
+                actions.push(RenewalAction::Useless(self.failed(until, wall)));
+            }
         }
     }
 
     /// Notes a failure; returns how long to wait.
-    fn failed(&mut self, wall: Timestamp) -> Duration {
-        let wait = shortened(WAITS.after(self.failures), 0.1, self.jitter);
+    fn failed(&mut self, until: Option<Timestamp>, wall: Timestamp) -> Duration {
+        let longest = until.map_or(LONGEST, |until| longest_wait(until.duration_since(wall)));
+        let wait = shortened(WAITS.after(self.failures).min(longest), 0.1, self.jitter);
         self.failures += 1;
         self.not_before = wall.checked_add(wait).unwrap_or(Timestamp::MAX);
         wait
     }
+}
+
+/// The longest wait while the certificate is valid for `left`.
+fn longest_wait(left: SignedDuration) -> Duration {
+    let left = Duration::try_from(left).unwrap_or_default();
+    (left / 10).clamp(LONGEST_AT_THE_END, LONGEST)
 }
 
 #[cfg(test)]
@@ -143,8 +165,8 @@ mod tests {
     }
 
     #[test]
-    fn certificate_is_renewed_at_two_thirds_of_its_life() {
-        for (life, earliest, latest) in [(90_i64, 57, 60), (6, 3, 4)] {
+    fn certificate_is_renewed_at_two_thirds_of_its_life_and_a_short_one_at_half() {
+        for (life, earliest, latest) in [(90_i64, 57, 60), (45, 28, 30), (6, 2, 3)] {
             let day = 86_400;
             for jitter in [0.0, 0.5, 0.999] {
                 let due = RenewalSchedule::new(jitter)
@@ -163,7 +185,7 @@ mod tests {
         let mut schedule = RenewalSchedule::new(0.5);
         let fails = |schedule: &mut RenewalSchedule| match handle(
             schedule,
-            RenewalInput::Failed { wall: at(0) },
+            RenewalInput::Failed { until: None, wall: at(0) },
         )
         .as_slice()
         {
@@ -178,6 +200,41 @@ mod tests {
         handle(&mut schedule, RenewalInput::Succeeded { validity, wall: at(0) });
         assert!(schedule.due(None) < at(0));
         assert_eq!(fails(&mut schedule), 9);
+    }
+
+    #[test]
+    fn certificate_near_its_end_is_asked_for_more_often() {
+        let hours = 3600;
+        let mut schedule = RenewalSchedule::new(0.0);
+        let mut fails = |left: i64| {
+            let failed = RenewalInput::Failed { until: Some(at(left)), wall: at(0) };
+            match handle(&mut schedule, failed).as_slice() {
+                [RenewalAction::Retry(wait)] => wait.as_secs(),
+                other => panic!("{other:?}"),
+            }
+        };
+        for _ in 0..10 {
+            fails(30 * 24 * hours);
+        }
+        let waits = [30 * 24, 72, 24, 8, -8].map(|left| fails(left * hours));
+        assert_eq!(waits, [12 * 3600, 7 * 3600 + 720, 2 * 3600 + 1440, 3600, 3600]);
+    }
+
+    #[test]
+    fn failing_renewal_of_a_six_day_certificate_is_tried_often_enough_and_not_too_often() {
+        let hours = 3600;
+        let (from, until) = (at(0), at(160 * hours));
+        let mut schedule = RenewalSchedule::new(0.0);
+        let mut attempts = Vec::new();
+        let mut wall = schedule.due(Some((from, until)));
+        while wall < until {
+            attempts.push(wall);
+            handle(&mut schedule, RenewalInput::Failed { until: Some(until), wall });
+            wall = schedule.due(Some((from, until)));
+        }
+        assert!((20..40).contains(&attempts.len()), "{}", attempts.len());
+        let most = attempts.windows(6).map(|some| some[5].duration_since(some[0])).min();
+        assert!(most.unwrap() > SignedDuration::from_hours(1), "five failures in an hour");
     }
 
     #[test]
@@ -204,6 +261,6 @@ mod tests {
         }
         let validity = Some((at(0), at(90)));
         let actions = handle(&mut schedule, RenewalInput::Succeeded { validity, wall: at(0) });
-        assert_eq!(actions, [RenewalAction::Renewed { until: at(90), due: at(60) }]);
+        assert_eq!(actions, [RenewalAction::Renewed { until: at(90), due: at(45) }]);
     }
 }

@@ -71,6 +71,7 @@ fn from_files(
     let summary = CertificateSummary {
         origin: CertificateOrigin::Files,
         path: chain_path.to_owned(),
+        not_before: leaf.validity().map(|(from, _)| from),
         not_after: leaf.not_after(),
         names_host: leaf.names(hostname),
     };

@@ -8,10 +8,10 @@ pub mod reload;
 pub(crate) mod self_signed;
 pub(crate) mod x509;
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
@@ -25,9 +25,6 @@ use crate::tls::certs::identity::{
 use crate::tls::certs::x509::Leaf;
 use crate::tls::client::{TrustError, roots};
 use file_stamp::FileStamp;
-
-/// Time before the end of an operator's own long-lived certificate at which the log warns.
-const NOTICE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Why clients cannot be shown a certificate.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +62,8 @@ impl From<&config::LiveConfig> for CertificateSettings {
     }
 }
 
-/// The certificates of one moment: the first is shown to clients that name no host, or one that no certificate is for.
+/// The certificates of one moment: the first is shown to clients that name no host, or one that no certificate is for, unless
+/// another one is for the IP address to which a client without a name connected.
 #[derive(Debug)]
 pub struct CertificateSet {
     default: PresentedCertificate,
@@ -133,14 +131,12 @@ impl CertificateSet {
         Leaf::of(&self.default.certified.cert).ok().filter(|_| is_issued)?.validity()
     }
 
-    /// Problems of certificates that the operator must solve, present or near. Certificates that deltapush makes or has
-    /// issued are renewed automatically.
+    /// Problems of certificates that the operator must solve, present or near. Certificates that deltapush makes are renewed
+    /// automatically.
     pub(crate) fn troubles(&self, hostname: &Hostname, now: Timestamp) -> Vec<String> {
-        let own = std::iter::once(&self.default)
-            .chain(&self.more)
-            .filter(|shown| shown.summary.origin == CertificateOrigin::Files);
+        let all = std::iter::once(&self.default).chain(&self.more);
         let mut troubles: Vec<String> =
-            own.filter_map(|shown| shown.trouble_with_time(now)).collect();
+            all.filter_map(|shown| shown.summary.trouble_with_time(now)).collect();
         if !self.default.summary.names_host {
             let path = self.default.summary.path.display();
             troubles.push(format!(
@@ -154,12 +150,23 @@ impl CertificateSet {
         if self.more.is_empty() {
             return &self.default;
         }
-        let name = name.and_then(Hostname::new);
+        name.and_then(Hostname::new).and_then(|name| self.first_for(&name)).unwrap_or(&self.default)
+    }
+
+    /// The certificate for this IP address, if it is not the first one.
+    pub(super) fn further_for(&self, address: IpAddr) -> Option<Arc<CertifiedKey>> {
+        if self.more.is_empty() {
+            return None;
+        }
+        let shown = self.first_for(&address.into())?;
+        (!std::ptr::eq(shown, &self.default)).then(|| Arc::clone(&shown.certified))
+    }
+
+    fn first_for(&self, host: &Hostname) -> Option<&PresentedCertificate> {
         let fits = |shown: &&PresentedCertificate| {
-            let leaf = Leaf::of(&shown.certified.cert);
-            name.as_ref().is_some_and(|name| leaf.is_ok_and(|leaf| leaf.names(name)))
+            Leaf::of(&shown.certified.cert).is_ok_and(|leaf| leaf.names(host))
         };
-        std::iter::once(&self.default).chain(&self.more).find(fits).unwrap_or(&self.default)
+        std::iter::once(&self.default).chain(&self.more).find(fits)
     }
 }
 
@@ -186,29 +193,6 @@ impl PresentedCertificate {
         let certified =
             CertifiedKey::from_der(chain, key, &crypto::provider()).map_err(mismatch)?;
         Ok(Self { certified: Arc::new(certified), summary })
-    }
-
-    /// The problem with its validity period: not valid yet, expired, or near its end (two weeks, or the last fifth of a
-    /// shorter life).
-    fn trouble_with_time(&self, now: Timestamp) -> Option<String> {
-        let (from, until) = Leaf::of(&self.certified.cert).ok()?.validity()?;
-        let path = self.summary.path.display();
-        let of_life = until.duration_since(from).checked_div(5).unwrap_or_default();
-        let notice =
-            SignedDuration::try_from(NOTICE).map_or(of_life, |longest| of_life.min(longest));
-        if until <= now {
-            Some(format!("{path}: the certificate expired at {until}: clients refuse it; renew it"))
-        } else if from > now {
-            Some(format!(
-                "{path}: the certificate is not valid before {from}; check this machine's clock"
-            ))
-        } else if until.duration_since(now) < notice {
-            Some(format!(
-                "{path}: the certificate expires at {until} and was not renewed yet: check the program that renews it"
-            ))
-        } else {
-            None
-        }
     }
 }
 
@@ -269,6 +253,8 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
 
+    use jiff::SignedDuration;
+
     use super::*;
 
     fn files(folder: &tempfile::TempDir, name: &str) -> config::CertificateFiles {
@@ -305,6 +291,21 @@ mod tests {
         assert_eq!(path(Some("A.Example")), more[0].chain);
         assert_eq!(path(Some("x.b.example")), more[1].chain);
         assert_eq!(path(Some("b.example")), default);
+    }
+
+    #[test]
+    fn address_that_a_client_connected_to_decides_where_it_names_no_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let more = vec![files(&folder, "192.0.2.1"), files(&folder, "2001:db8::1")];
+        let mut wanted = wanted(&folder, more.clone());
+        wanted.hostname = Hostname::new("192.0.2.7").unwrap();
+        let set = CertificateSet::load(&wanted).unwrap();
+        let shown = |address: &str| {
+            let shown = set.further_for(address.parse().unwrap())?;
+            set.more.iter().position(|more| Arc::ptr_eq(&more.certified, &shown))
+        };
+        let addresses = ["192.0.2.1", "2001:db8::1", "192.0.2.7", "192.0.2.9"];
+        assert_eq!(addresses.map(shown), [Some(0), Some(1), None, None]);
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(super) struct SelfSigned<'a> {
     key_path: PathBuf,
     chain_path: PathBuf,
     /// The file of an issued one, and the names on it, if there is an authority.
-    issued: Option<(PathBuf, Vec<String>)>,
+    issued: Option<(PathBuf, Vec<Hostname>)>,
 }
 
 impl<'a> SelfSigned<'a> {
@@ -78,15 +78,16 @@ impl<'a> SelfSigned<'a> {
         // Unreadable or absent: another one will be asked for.
         let chain = pem_file::certificates(path, "").ok()?;
         let leaf = Leaf::of(&chain).ok()?;
-        let names_all =
-            names.iter().filter_map(|name| Hostname::new(name)).all(|name| leaf.names(&name));
-        let (not_after, names_host) = (leaf.not_after(), leaf.names(self.hostname));
+        let names_all = names.iter().all(|name| leaf.names(name));
+        let (not_before, not_after) = leaf.validity().unzip();
+        let names_host = leaf.names(self.hostname);
         if !leaf.has_key(key) || !names_all {
             return None;
         }
         let summary = CertificateSummary {
             origin: CertificateOrigin::Issued,
             path: path.clone(),
+            not_before,
             not_after,
             names_host,
         };
@@ -193,7 +194,9 @@ impl<'a> SelfSigned<'a> {
         origin: CertificateOrigin,
         chain: Option<&[CertificateDer<'static>]>,
     ) -> CertificateSummary {
-        let not_after = chain.and_then(|chain| Leaf::of(chain).ok()?.not_after());
-        CertificateSummary { origin, path: self.chain_path.clone(), not_after, names_host: true }
+        let validity = chain.and_then(|chain| Leaf::of(chain).ok()?.validity());
+        let (not_before, not_after) = validity.unzip();
+        let path = self.chain_path.clone();
+        CertificateSummary { origin, path, not_before, not_after, names_host: true }
     }
 }

@@ -96,6 +96,7 @@ async fn every_series_is_there_from_the_start() {
         "process_cpu_seconds_total",
         "deltapush_state_writable",
         "deltapush_notification_server_up",
+        "deltapush_certificate_start_timestamp_seconds",
         "deltapush_certificate_expiry_timestamp_seconds",
     ] {
         let least = if name.contains("cpu") { 0.0 } else { 1.0 };

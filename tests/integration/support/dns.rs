@@ -1,9 +1,11 @@
-//! A DNS server of a test's own, over UDP on loopback. It knows what it was told and denies all else.
+//! A DNS server of a test's own, on loopback over UDP, and over TCP for Pebble. It knows what it was told and denies all else.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, SRV};
@@ -29,11 +31,13 @@ impl DnsServer {
 
     /// Starts it on this address of the machine.
     pub(crate) fn start_at(address: SocketAddr) -> Self {
-        let socket = UdpSocket::bind(address).unwrap();
+        let (socket, listener) = bind(address);
         let address = socket.local_addr().unwrap();
         let (zone, questions) =
             (Arc::<Mutex<Vec<Record>>>::default(), Arc::<AtomicUsize>::default());
         let over = Arc::<AtomicBool>::default();
+        let (known, ended) = (Arc::clone(&zone), Arc::clone(&over));
+        thread::spawn(move || serve_tcp(&listener, &known, &ended));
         let (known, asked, ended) = (Arc::clone(&zone), Arc::clone(&questions), Arc::clone(&over));
         thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -90,9 +94,45 @@ impl DnsServer {
 impl Drop for DnsServer {
     fn drop(&mut self) {
         self.over.store(true, Ordering::SeqCst);
-        // The thread sees it when something arrives.
+        // The threads see it when something arrives.
         let waker = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
         let _ = waker.and_then(|waker| waker.send_to(&[], self.address));
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// The same port of both kinds: on port 0, one that is free for both.
+fn bind(address: SocketAddr) -> (UdpSocket, TcpListener) {
+    for _ in 0..100 {
+        let socket = UdpSocket::bind(address).unwrap();
+        match TcpListener::bind(socket.local_addr().unwrap()) {
+            Ok(listener) => return (socket, listener),
+            Err(error) => assert_eq!(address.port(), 0, "{address}: {error}"),
+        }
+    }
+    panic!("no port is free for UDP and TCP");
+}
+
+/// One connection after the other: each asks and leaves.
+fn serve_tcp(listener: &TcpListener, zone: &Mutex<Vec<Record>>, over: &AtomicBool) {
+    while let Ok((mut stream, _)) = listener.accept() {
+        if over.load(Ordering::SeqCst) {
+            return;
+        }
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        // Fails where the program that asks has ended, or has asked enough.
+        let mut length = [0; 2];
+        while stream.read_exact(&mut length).is_ok() {
+            let mut question = vec![0; u16::from_be_bytes(length).into()];
+            if stream.read_exact(&mut question).is_err() {
+                break;
+            }
+            let answer = answer(&question, &zone.lock().unwrap());
+            let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
+            if stream.write_all(&[&length, &answer[..]].concat()).is_err() {
+                break;
+            }
+        }
     }
 }
 

@@ -32,18 +32,62 @@ struct PebbleSettings {
     host: &'static str,
     /// The name server that it asks.
     names: SocketAddr,
-    /// The port at which it looks for proofs.
-    proofs: u16,
+    /// The ports at which it looks for proofs.
+    proofs: ProofPorts,
+    /// The lifetime of certificates of the profile "shortlived", if it has one.
+    short_lived: Option<Duration>,
+}
+
+/// The ports at which an authority looks for proofs.
+#[derive(Clone, Copy)]
+pub(crate) struct ProofPorts {
+    /// For TLS-ALPN-01.
+    pub(crate) tls: u16,
+    /// For HTTP-01.
+    pub(crate) http: u16,
+}
+
+impl ProofPorts {
+    /// Nobody listens for HTTP.
+    pub(crate) fn tls(tls: u16) -> Self {
+        Self { tls, http: 9 }
+    }
+
+    /// Nobody listens for TLS.
+    pub(crate) fn http(http: u16) -> Self {
+        Self { tls: 9, http }
+    }
 }
 
 impl Pebble {
-    /// Starts it. It looks for proofs of `name` on the loopback port `proofs`, and issues certificates for `validity`.
+    /// Starts it. It looks for proofs of `name` on the loopback port `proofs`, in TLS, and issues certificates for `validity`.
     pub(crate) fn start(name: &str, proofs: u16, validity: Duration) -> Self {
+        Self::start_for(name, ProofPorts::tls(proofs), validity)
+    }
+
+    /// The same with other ports.
+    pub(crate) fn start_for(name: &str, proofs: ProofPorts, validity: Duration) -> Self {
+        Self::start_on_loopback(name, proofs, validity, None)
+    }
+
+    /// The same for IP addresses: as at Let's Encrypt, they want the profile "shortlived", with this validity.
+    pub(crate) fn start_for_addresses(proofs: ProofPorts, short_lived: Duration) -> Self {
+        let default = Duration::from_secs(3600);
+        Self::start_on_loopback("localhost", proofs, default, Some(short_lived))
+    }
+
+    fn start_on_loopback(
+        name: &str,
+        proofs: ProofPorts,
+        validity: Duration,
+        short_lived: Option<Duration>,
+    ) -> Self {
         let names = DnsServer::start();
         names.address(name, "127.0.0.1");
         let reserved = [ReservedPort::new(), ReservedPort::new()];
         let address = (Ipv4Addr::LOCALHOST, reserved[0].number()).into();
-        let settings = PebbleSettings { address, host: "localhost", names: names.address, proofs };
+        let (host, server) = ("localhost", names.address);
+        let settings = PebbleSettings { address, host, names: server, proofs, short_lived };
         let mut pebble = Self::run(&settings, reserved, validity);
         pebble._names = Some(names);
         pebble
@@ -56,19 +100,28 @@ impl Pebble {
         names: SocketAddr,
         validity: Duration,
     ) -> Self {
-        let settings = PebbleSettings { address, host, names, proofs: 443 };
+        let proofs = ProofPorts::tls(443);
+        let settings = PebbleSettings { address, host, names, proofs, short_lived: None };
         Self::run(&settings, [ReservedPort::new(), ReservedPort::new()], validity)
     }
 
     fn run(settings: &PebbleSettings, reserved: [ReservedPort; 2], validity: Duration) -> Self {
-        let PebbleSettings { address, host, names, proofs } = *settings;
+        let PebbleSettings { address, host, names, proofs, short_lived } = *settings;
         let dir = tempfile::Builder::new().prefix("deltapush-pebble-").tempdir().unwrap();
         let authority = Authority::naming(dir.path(), &["localhost", host]);
         let management = reserved[1].number();
+        // For an order without a profile it takes one by chance.
+        let mut profiles =
+            json!({"default": {"description": "", "validityPeriod": validity.as_secs()}});
+        if let Some(validity) = short_lived {
+            profiles["shortlived"] =
+                json!({"description": "", "validityPeriod": validity.as_secs()});
+        }
         let config = json!({"pebble": {
             "listenAddress": address, "managementListenAddress": format!("127.0.0.1:{management}"),
             "certificate": authority.leaf_cert, "privateKey": authority.leaf_key,
-            "httpPort": 9, "tlsPort": proofs, "certificateValidityPeriod": validity.as_secs(),
+            "httpPort": proofs.http, "tlsPort": proofs.tls,
+            "profiles": profiles,
         }});
         let path = dir.path().join("pebble.json");
         std::fs::write(&path, config.to_string()).unwrap();

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -10,8 +11,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::compress::{CertDecompressor, DecompressionFailed};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, HandshakeKind};
+use tokio_rustls::rustls::{CertificateCompressionAlgorithm, ClientConfig, HandshakeKind};
 
 use super::certs::client_config;
 
@@ -24,7 +26,8 @@ pub(crate) fn trusting(trusted: &Path, alpn: &[&[u8]]) -> ClientConfig {
     config
 }
 
-/// A handshake with a server on loopback that must show a certificate for `name`, as any client would verify it.
+/// A handshake with a server on loopback that must show a certificate for `name`, as any client would verify it. An IP address
+/// is not told to the server (RFC 6066 section 3).
 pub(crate) async fn handshake(
     port: u16,
     name: &str,
@@ -43,6 +46,36 @@ pub(crate) async fn handshake_again(
     TlsConnector::from(Arc::clone(config))
         .connect(ServerName::try_from(name.to_owned()).unwrap(), tcp)
         .await
+}
+
+/// Decompresses certificates (RFC 8879) as Delta Chat does, and counts them.
+#[derive(Debug, Default)]
+pub(crate) struct Decompressor(AtomicUsize);
+
+impl Decompressor {
+    /// One for the life of the test program: rustls takes nothing else.
+    pub(crate) fn new() -> &'static Self {
+        Box::leak(Box::default())
+    }
+
+    /// The number of certificates that were compressed.
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl CertDecompressor for Decompressor {
+    fn decompress(&self, mut input: &[u8], output: &mut [u8]) -> Result<(), DecompressionFailed> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let mut read = Vec::new();
+        brotli::BrotliDecompress(&mut input, &mut read).map_err(|_| DecompressionFailed)?;
+        let is_whole = read.len() == output.len();
+        is_whole.then(|| output.copy_from_slice(&read)).ok_or(DecompressionFailed)
+    }
+
+    fn algorithm(&self) -> CertificateCompressionAlgorithm {
+        CertificateCompressionAlgorithm::Brotli
+    }
 }
 
 /// The certificate that was shown.
