@@ -128,7 +128,10 @@ async fn serve_directory(authority: &Authority, acme: &Pebble) {
     let mut trusted = (*client_config(&acme.ca)).clone();
     trusted.alpn_protocols = vec![b"http/1.1".to_vec()];
     let client = reqwest::Client::builder().tls_backend_preconfigured(trusted).build().unwrap();
-    let directory = client.get(&acme.directory).send().await.unwrap().text().await.unwrap();
+    // Pebble answers no client without a User-Agent (RFC 8555 section 6.1).
+    let asked = client.get(&acme.directory).header("User-Agent", "deltapush-tests");
+    let answer = asked.send().await.unwrap().error_for_status().unwrap();
+    let directory = answer.text().await.unwrap();
     let length = directory.len();
     let answer = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{directory}"
