@@ -91,7 +91,7 @@ fn about_service(
         running,
         is_served: control::is_served(&config.startup.storage.directory),
         installed: env!("CARGO_PKG_VERSION"),
-        ports: config.live.listeners.iter().map(|listener| listener.address.port()).collect(),
+        ports: config.live.public_addresses().map(|address| address.port()).collect(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Configuration that a reload replaces.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,6 +60,12 @@ impl Default for LiveConfig {
 }
 
 impl LiveConfig {
+    /// The addresses of the ports that others come to: clients, and authorities over HTTP.
+    pub fn public_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let http = self.certificate.acme.as_ref().and_then(|acme| acme.http.as_deref().copied());
+        self.listeners.iter().map(|listener| *listener.address).chain(http)
+    }
+
     /// The same with the listeners of the sockets that `before` has open: a listener of another socket waits for the next start,
     /// and one that is gone from the file keeps its previous settings.
     #[must_use]

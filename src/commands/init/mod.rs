@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::findings::Finding;
+use super::findings::name::public_addresses;
 use super::findings::systemd::{self, SERVICE, SERVICE_CONFIG, UnitFacts};
 use super::{CommandError, Fault, doctor, password};
 use crate::admin::layout::Layout;
@@ -247,9 +248,12 @@ async fn find_hostname(
         say(&format!("This machine's name is {name}; it resolves to this machine."));
         return Ok(name);
     }
-    let usual = place::name_by_address(dns).await.unwrap_or_else(Hostname::localhost);
-    say("Phones need a name that leads to this machine, best one in a domain of yours.");
-    match question(&format!("Name of this machine [{usual}]:")) {
+    let address = public_addresses().into_iter().next().map(Hostname::from);
+    let usual = place::name_by_address(dns).await.or(address).unwrap_or_else(Hostname::localhost);
+    say(
+        "Phones need a name that leads to this machine, best one in a domain of yours, or its public address.",
+    );
+    match question(&format!("Name or address of this machine [{usual}]:")) {
         Some(answer) if !answer.is_empty() => {
             hostname(&answer).map_err(|error| Fault::Usage.because(error))
         }

@@ -16,6 +16,8 @@ const PUBLIC: [u16; 4] = [993, 1993, 9993, 19_993];
 const LOCAL: [u16; 3] = [1993, 2993, 3993];
 /// The port that networks let through, for browsers and ACME validation.
 const WEB: u16 = 443;
+/// The other port of ACME validation.
+const HTTP: u16 = 80;
 
 /// Availability of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +44,11 @@ pub(super) enum Leads {
 /// The certificate for clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Proof {
-    Acme,
+    /// From an authority.
+    Acme {
+        /// The address at which it asks over HTTP; `None`: at the port for browsers.
+        http: Option<SocketAddr>,
+    },
     Files {
         chain: PathBuf,
         key: PathBuf,
@@ -84,8 +90,10 @@ impl Facts {
     /// True if a certificate authority could issue a certificate for the name.
     pub(super) fn could_be_certified(&self) -> bool {
         let name = self.hostname.as_str();
-        let is_public_name =
-            name.contains('.') && !name.contains('_') && name.parse::<IpAddr>().is_err();
+        let is_public_name = match self.hostname.address() {
+            Some(address) => is_public(address),
+            None => name.contains('.') && !name.contains('_'),
+        };
         !self.is_local() && is_public_name && self.files.is_none() && self.leads != Leads::Inside
     }
 }
@@ -128,14 +136,19 @@ pub(super) fn decide(facts: &Facts, mut port: impl FnMut(IpAddr, u16) -> Port) -
     let web = port(address, WEB);
     let proof = match &facts.files {
         Some((chain, key)) => Proof::Files { chain: chain.clone(), key: key.clone() },
-        None => proof(facts, web, &mut notes),
+        None if web == Port::Free => proof(facts, None, &mut notes),
+        None => {
+            let http = port(address, HTTP);
+            proof(facts, Some((http, SocketAddr::new(address, HTTP))), &mut notes)
+        }
     };
     notes.extend(about_name(facts));
     let web = (web == Port::Free).then_some(WEB);
     Some(InitPlan { hostname, address, imaps, web, proof, notes })
 }
 
-fn proof(facts: &Facts, web: Port, notes: &mut Vec<String>) -> Proof {
+/// `http`: if port 443 is not free, the availability and the address of port 80.
+fn proof(facts: &Facts, http: Option<(Port, SocketAddr)>, notes: &mut Vec<String>) -> Proof {
     let name = &facts.hostname;
     if name.as_str().starts_with('_') {
         notes.push(format!(
@@ -143,16 +156,27 @@ fn proof(facts: &Facts, web: Port, notes: &mut Vec<String>) -> Proof {
         ));
         return Proof::SelfSigned;
     }
-    let cannot = match (facts.could_be_certified(), web, facts.terms_agreed) {
-        (false, ..) => "a certificate authority issues none for this name or address",
-        (_, Port::Taken, _) => {
-            "port 443, to which the certificate authority connects, is in use by another program"
+    let cannot = match http {
+        _ if !facts.could_be_certified() => {
+            "a certificate authority issues none for this name or address"
         }
-        (_, Port::Forbidden, _) => {
-            "port 443, to which the certificate authority connects, needs privileges"
+        Some((Port::Taken, _)) => {
+            "of ports 443 and 80, to one of which the certificate authority connects, none is free"
         }
-        (_, _, false) => "you did not agree to the terms of Let's Encrypt (--agree-to-terms)",
-        (true, Port::Free, true) => return Proof::Acme,
+        Some((Port::Forbidden, _)) => {
+            "ports 443 and 80, to one of which the certificate authority connects, need privileges"
+        }
+        _ if !facts.terms_agreed => {
+            "you did not agree to the terms of Let's Encrypt (--agree-to-terms)"
+        }
+        None => return Proof::Acme { http: None },
+        Some((Port::Free, address)) => {
+            notes.push(
+                "Port 443 cannot be used: the certificate authority connects to port 80 instead, and no page for browsers is there."
+                    .to_owned(),
+            );
+            return Proof::Acme { http: Some(address) };
+        }
     };
     notes.push(format!(
         "The certificate will be self-signed, because {cannot}. Users have to choose \"accept invalid certificates\"; \
@@ -215,7 +239,7 @@ pub(super) async fn leads(dns: &DnsResolver, name: &Hostname) -> Leads {
 pub(super) fn ports_of_running(file: &Path) -> Vec<u16> {
     match Config::load(file) {
         Ok(config) if control::is_served(&config.startup.storage.directory) => {
-            config.live.listeners.iter().map(|listener| listener.address.port()).collect()
+            config.live.public_addresses().map(|address| address.port()).collect()
         }
         _ => vec![],
     }
@@ -263,7 +287,10 @@ mod tests {
 
     #[test]
     fn public_name_with_both_ports_gets_a_certificate_by_itself() {
-        assert_eq!(choose_text(&facts("push.example.org"), &[], &[]), ":: 993 Some(443) Acme | ");
+        assert_eq!(
+            choose_text(&facts("push.example.org"), &[], &[]),
+            ":: 993 Some(443) Acme { http: None } | "
+        );
         let refused = Facts { terms_agreed: false, ..facts("push.example.org") };
         assert!(
             choose_text(&refused, &[], &[])
@@ -274,19 +301,24 @@ mod tests {
         let nowhere = Facts { leads: Leads::Nowhere, ..facts("push.example.org") };
         assert!(
             choose_text(&nowhere, &[], &[])
-                .contains("Acme | DNS has no address for push.example.org yet")
+                .contains("Acme { http: None } | DNS has no address for push.example.org yet")
         );
     }
 
     #[test]
     fn ports_that_cannot_be_had_are_left_to_others() {
-        let busy = choose_text(&facts("push.example.org"), &[993, 443], &[]);
+        let web_is_taken = choose_text(&facts("push.example.org"), &[443], &[]);
+        assert!(
+            web_is_taken.starts_with(":: 993 None Acme { http: Some([::]:80) } | Port 443 cannot"),
+            "{web_is_taken}"
+        );
+        let busy = choose_text(&facts("push.example.org"), &[993, 443, 80], &[]);
         assert!(
             busy.starts_with(":: 1993 None SelfSigned | Port 993 is in use")
-                && busy.contains("port 443"),
+                && busy.contains("of ports 443 and 80"),
             "{busy}"
         );
-        let unprivileged = choose_text(&facts("push.example.org"), &[], &[993, 443]);
+        let unprivileged = choose_text(&facts("push.example.org"), &[], &[993, 443, 80]);
         assert!(
             unprivileged.starts_with(":: 1993 None SelfSigned | Port 993 needs privileges"),
             "{unprivileged}"
@@ -301,9 +333,11 @@ mod tests {
             underscore.contains("SelfSigned | _imap.example.org starts with an underscore"),
             "{underscore}"
         );
-        assert!(
-            choose_text(&facts("192.0.2.1"), &[], &[])
-                .contains("SelfSigned | The certificate will be self-signed")
+        let of_nobody = choose_text(&facts("192.0.2.1"), &[], &[]);
+        assert!(of_nobody.contains("SelfSigned | The certificate will be self-signed"));
+        assert_eq!(
+            choose_text(&facts("9.9.9.9"), &[], &[]),
+            ":: 993 Some(443) Acme { http: None } | "
         );
         let local = choose_text(&facts("localhost"), &[1993], &[]);
         assert!(

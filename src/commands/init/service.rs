@@ -66,11 +66,11 @@ pub(super) async fn start(config: &Config, say: &mut dyn FnMut(&str)) -> Result<
     Ok(())
 }
 
-/// The ports that systemd can hold: of listeners on all addresses.
+/// The ports that systemd can hold: those on all addresses.
 fn socket_ports(config: &LiveConfig) -> Vec<u16> {
     let any: IpAddr = if place::has_ipv6() { [0; 16].into() } else { [0; 4].into() };
-    let listeners = config.listeners.iter().filter(|listener| listener.address.ip() == any);
-    listeners.map(|listener| listener.address.port()).collect()
+    let open = config.public_addresses().filter(|address| address.ip() == any);
+    open.map(|address| address.port()).collect()
 }
 
 /// The requests to systemctl, in their order.

@@ -129,11 +129,15 @@ fn failed_logins(out: &mut String, is_own_server: bool) -> std::fmt::Result {
 fn certificate(out: &mut String, plan: &Plan<'_>) -> std::fmt::Result {
     writeln!(out, "certificate:\n  directory: {}", quoted(&within(plan, "certs")))?;
     match &plan.place.proof {
-        Proof::Acme => {
+        Proof::Acme { http } => {
             writeln!(
                 out,
                 "  acme:\n    terms_agreed: true      # Let's Encrypt: https://letsencrypt.org/repository/"
             )?;
+            if let Some(http) = http {
+                let http = quoted(&http.to_string());
+                writeln!(out, "    http: {http}          # the authority connects to port 80")?;
+            }
         }
         Proof::Files { chain, key } => {
             let path = |path: &Path| quoted(&path.display().to_string());
@@ -219,10 +223,15 @@ mod tests {
             login: Default::default(),
         };
         let (same, other) = (LoginTemplate::default(), LoginTemplate::local());
+        let acme =
+            |http: Option<&str>| Proof::Acme { http: http.map(|http| http.parse().unwrap()) };
         let files = Proof::Files { chain: "/a b/chain.pem".into(), key: "/k\"ey".into() };
-        for (proof, web) in
-            [(Proof::Acme, Some(443)), (files, None), (Proof::SelfSigned, Some(443))]
-        {
+        for (proof, web) in [
+            (acme(None), Some(443)),
+            (acme(Some("[::]:80")), None),
+            (files, None),
+            (Proof::SelfSigned, Some(443)),
+        ] {
             let place = place(proof.clone(), web);
             let full = Plan {
                 outgoing: Some(&outgoing),
@@ -237,7 +246,12 @@ mod tests {
                 assert!(!text.contains("smtp_login"), "{text}");
                 let config = Config::parse(&text, Path::new("/etc/deltapush"), "test")
                     .unwrap_or_else(|e| panic!("{e}\n{text}"));
-                assert_eq!(config.live.certificate.acme.is_some(), proof == Proof::Acme);
+                let http = config.live.certificate.acme.map(|acme| acme.http.as_deref().copied());
+                let expected = match proof {
+                    Proof::Acme { http } => Some(http),
+                    _ => None,
+                };
+                assert_eq!(http, expected);
                 assert_eq!(
                     config.live.listeners.iter().any(|listener| listener.web),
                     web.is_some()
