@@ -185,7 +185,7 @@ fn unknown_issuer(facts: &CertificateFacts, until: &str) -> Finding {
             Fault::Unavailable,
             SUBJECT,
             "the authority has not issued one yet: clients see a self-signed one and refuse it",
-            "mostly port 443 is closed, or the name leads elsewhere; the log has the reason: journalctl -u deltapush -g certificate",
+            "mostly port 443 (80 with `http`) is closed, or the name leads elsewhere; the log has the reason: journalctl -u deltapush -g certificate",
         ),
         ConfiguredOrigin::Acme => Finding::fail(
             Fault::Configuration,

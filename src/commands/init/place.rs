@@ -189,8 +189,14 @@ fn about_name(facts: &Facts) -> Option<String> {
     let name = &facts.hostname;
     match facts.leads {
         Leads::Here => None,
+        Leads::Elsewhere if name.address().is_some() => Some(format!(
+            "This machine does not have the address {name}: forward the ports from there (your router) to this machine."
+        )),
         Leads::Elsewhere => Some(format!(
             "{name} resolves to an address that this machine does not have: forward the ports from that address (your router) to this machine."
+        )),
+        Leads::Inside if name.address().is_some() => Some(format!(
+            "{name} is an address in a local network: phones reach it only from there."
         )),
         Leads::Inside => Some(format!(
             "{name} resolves to an address in a local network: phones reach it only from there."
@@ -291,6 +297,8 @@ mod tests {
             choose_text(&facts("push.example.org"), &[], &[]),
             ":: 993 Some(443) Acme { http: None } | "
         );
+        let behind_a_router = Facts { leads: Leads::Elsewhere, ..facts("9.9.9.9") };
+        assert!(choose_text(&behind_a_router, &[], &[]).contains("not have the address 9.9.9.9"));
         let refused = Facts { terms_agreed: false, ..facts("push.example.org") };
         assert!(
             choose_text(&refused, &[], &[])

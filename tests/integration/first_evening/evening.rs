@@ -81,11 +81,9 @@ impl Evening {
     pub(super) async fn is_watched(&self, command: &str) {
         let watching = promised("watch    watching since …").trim_end_matches('…');
         let device = format!("  {} ", promised("device"));
-        // It fails for a moment after the start: systemd counts deltapush as started before it listens for commands.
-        let line = format!("{command} || true");
         let mut shown = String::new();
         let is_there = poll(PATIENCE, || {
-            shown = self.vps.output_of(&line);
+            shown = self.vps.output_of(command);
             [YOU, watching, &device].iter().all(|words| shown.contains(words))
         });
         assert!(is_there.await, "{shown}");
