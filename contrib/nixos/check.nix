@@ -20,7 +20,7 @@ let
     systemd.services = any;
     networking.firewall.allowedTCPPorts = list;
   };
-  # What the module takes of packages: a format whose file is its own content, and a package.
+  # The module takes of packages: a format whose file is its own content, and a package.
   pkgs = {
     formats.yaml = _: {
       type = lib.types.attrsOf lib.types.anything;

@@ -11,7 +11,7 @@ pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum ControlQuestion {
-    /// Whether deltapush answers. Nothing follows.
+    /// Asks if deltapush answers. Nothing follows.
     Alive,
     /// The status: a [`StatusReport`](super::report::StatusReport) as JSON.
     Status {

@@ -194,7 +194,7 @@ fn log_success(certificates: &Certificates, action: Option<RenewalAction>) {
     }
 }
 
-/// What clients see until there is another one.
+/// The certificate that clients see until there is another one.
 fn meanwhile(until: Option<Timestamp>, now: Timestamp) -> String {
     match until {
         None => "clients see a self-signed one".to_owned(),
