@@ -160,11 +160,8 @@ fn proof(facts: &Facts, http: Option<(Port, SocketAddr)>, notes: &mut Vec<String
         _ if !facts.could_be_certified() => {
             "a certificate authority issues none for this name or address"
         }
-        Some((Port::Taken, _)) => {
-            "of ports 443 and 80, to one of which the certificate authority connects, none is free"
-        }
-        Some((Port::Forbidden, _)) => {
-            "ports 443 and 80, to one of which the certificate authority connects, need privileges"
+        Some((Port::Taken | Port::Forbidden, _)) => {
+            "the certificate authority connects to port 443 or 80, and both are in use or need privileges"
         }
         _ if !facts.terms_agreed => {
             "you did not agree to the terms of Let's Encrypt (--agree-to-terms)"
@@ -323,7 +320,7 @@ mod tests {
         let busy = choose_text(&facts("push.example.org"), &[993, 443, 80], &[]);
         assert!(
             busy.starts_with(":: 1993 None SelfSigned | Port 993 is in use")
-                && busy.contains("of ports 443 and 80"),
+                && busy.contains("port 443 or 80"),
             "{busy}"
         );
         let unprivileged = choose_text(&facts("push.example.org"), &[], &[993, 443, 80]);
