@@ -34,6 +34,32 @@ pub enum Messages {
     Chat,
 }
 
+/// The way in which deltapush learns of new mail of an account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum NewsSource {
+    /// A watch: a session of deltapush's own in IDLE.
+    #[default]
+    Idle,
+    /// The mail server's news. No session is opened, and no credentials are stored.
+    Server,
+    /// Both: the mail server's news, and a watch that finds what it left out.
+    Both,
+}
+
+impl NewsSource {
+    /// Reports if the mail server's news is accepted.
+    #[must_use]
+    pub const fn has_server(self) -> bool {
+        !matches!(self, Self::Idle)
+    }
+
+    /// Reports if the account is watched.
+    #[must_use]
+    pub const fn has_watch(self) -> bool {
+        !matches!(self, Self::Server)
+    }
+}
+
 /// Security of a connection to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Security {

@@ -68,7 +68,7 @@ pub use names::{DOMAIN_PLACEHOLDER, is_dns_name, is_loopback};
 pub use push::{Contact, Messages, Native};
 pub use relay::{JmapAccess, RelaySettings};
 pub use route_types::{AddressPattern, AutoconfigUrl, HostPattern, ProxyProtocol};
-pub use routes::{Domain, Route, Security, Trust, UpstreamAddress};
+pub use routes::{Domain, NewsSource, Route, Security, Trust, UpstreamAddress};
 pub use sasl::LoginSettings;
 pub use startup::{PushDelivery, StartupConfig};
 pub use storage::{Keep, Storage};

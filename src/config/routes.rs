@@ -1,6 +1,6 @@
 //! Routes: the rules that lead a login name to a mail server.
 
-pub use crate::policy::Security;
+pub use crate::policy::{NewsSource, Security};
 use std::fmt;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
@@ -45,6 +45,9 @@ pub struct Route {
     pub smtp: Option<Located<Submission>>,
     /// The login name for the SMTP server. Default: as `login`.
     pub smtp_login: Option<LoginTemplate>,
+    /// How deltapush learns of new mail. Default: by IDLE.
+    #[serde(with = "NewsSourceName")]
+    pub news: NewsSource,
     /// Allows a host that DNS or the login chose to be in a private network. Default: false.
     pub private: bool,
     /// Tells the server by the PROXY protocol who connects.
@@ -280,6 +283,15 @@ impl FromStr for Trust {
             path => Ok(Self::File(PathBuf::from(path).into())),
         }
     }
+}
+
+/// The names of [`NewsSource`] in the file.
+#[derive(Deserialize)]
+#[serde(remote = "NewsSource", rename_all = "lowercase")]
+enum NewsSourceName {
+    Idle,
+    Server,
+    Both,
 }
 
 impl<'de> Deserialize<'de> for Trust {

@@ -16,5 +16,6 @@ pub mod push_status_line;
 pub mod push_test;
 pub mod registry;
 pub mod schedule;
+pub mod server_news;
 pub mod watch_status;
 pub mod watcher;

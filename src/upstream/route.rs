@@ -10,8 +10,8 @@ use tokio_rustls::rustls::pki_types::{InvalidDnsNameError, ServerName};
 
 use super::dns::Reach;
 use crate::config::{
-    self, AutoconfigUrl, DOMAIN_PLACEHOLDER, HostPattern, Listener, LoginTemplate, ProxyProtocol,
-    Security, Trust, is_dns_name,
+    self, AutoconfigUrl, DOMAIN_PLACEHOLDER, HostPattern, Listener, LoginTemplate, NewsSource,
+    ProxyProtocol, Security, Trust, is_dns_name,
 };
 
 /// The replacement of the port in the name of a discovered server.
@@ -88,6 +88,8 @@ pub struct Terms {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// True to send it by ID.
     pub originating_ip: bool,
+    /// How deltapush learns of new mail.
+    pub news: NewsSource,
 }
 
 impl Routes {
@@ -145,6 +147,7 @@ impl CompiledRoute {
             autoconfig: route.autoconfig.as_deref().cloned(),
             proxy_protocol: route.proxy_protocol,
             originating_ip: route.originating_ip,
+            news: route.news,
         };
         Self { conditions: route.clone(), terms: Arc::new(terms) }
     }

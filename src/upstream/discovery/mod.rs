@@ -361,6 +361,7 @@ mod tests {
             autoconfig: None,
             proxy_protocol: None,
             originating_ip: false,
+            news: Default::default(),
         };
         let tls = ClientConfigs::new(&[]).unwrap();
         let (reach, unusable) = (Reach::PublicOnly, Mutex::default());
@@ -428,6 +429,7 @@ mod tests {
             autoconfig: None,
             proxy_protocol: None,
             originating_ip: false,
+            news: Default::default(),
         })
     }
 
