@@ -31,6 +31,7 @@ use crate::proxy::submission_lookup::keep_known;
 use crate::push::kept::KeptSessions;
 use crate::push::notifier::{ClientError, Notifier};
 use crate::push::registry::{AccountEvents, Registry, upkeep};
+use crate::push::server_news::NewsReceiver;
 use crate::push::watcher::{WatchSettings, Watchers};
 use crate::push::{notifier, schedule};
 use crate::reload::Reloader;
@@ -185,7 +186,8 @@ impl Server {
             Arc::clone(&gate),
             tracer.clone(),
         )
-        .with_kept(kept.clone());
+        .with_kept(kept.clone())
+        .with_news(NewsReceiver::new(&watchers));
         let reloader = Reloader {
             startup: Arc::new(config.startup.clone()),
             live: Reloadable::new(config.live.clone()),

@@ -174,10 +174,9 @@ impl Chain {
             (What::Judged { mailbox, uid, skipped }, _) => {
                 let verdict =
                     skipped.map_or("to be pushed".into(), |reason| format!("no push: {reason}"));
-                (
-                    self.follow(at),
-                    format!("message with UID {uid} in {}: {verdict}", timeline.mailbox(*mailbox)),
-                )
+                let message = if *uid > 0 { format!(" with UID {uid}") } else { String::new() };
+                let mailbox = timeline.mailbox(*mailbox);
+                (self.follow(at), format!("message{message} in {mailbox}: {verdict}"))
             }
             (What::Noticed { announce, heard, mailbox }, _) => {
                 (self.follow(at), self.noticed(at, *announce, *heard, timeline.mailbox(*mailbox)))

@@ -41,9 +41,7 @@ impl Allow {
     #[must_use]
     pub fn allows(&self, login: &str) -> bool {
         let Some(logins) = &self.logins else { return true };
-        let login = login.to_lowercase();
-        let domain = login.rsplit_once('@').map(|(_, domain)| domain);
-        logins.iter().any(|AllowedLogin(allowed)| *allowed == login || domain == Some(allowed))
+        logins.iter().any(|allowed| allowed.is_for(login))
     }
 
     /// Reports if some login of `domain` (in lower case) may be used.
@@ -61,6 +59,16 @@ impl Allow {
         let is_everything = |network: &Network| network.0.prefix_len() == 0;
         self.logins.is_some()
             || self.networks.as_ref().is_some_and(|networks| !networks.iter().any(is_everything))
+    }
+}
+
+impl AllowedLogin {
+    /// Reports if `login` is it, or is of this domain, without regard to case.
+    #[must_use]
+    pub fn is_for(&self, login: &str) -> bool {
+        let login = login.to_lowercase();
+        let domain = login.rsplit_once('@').map(|(_, domain)| domain);
+        self.0 == login || domain == Some(&self.0)
     }
 }
 

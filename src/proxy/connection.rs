@@ -26,7 +26,7 @@ use crate::admission::connection_slots::ConnectionSlot;
 use crate::config::{ListenerTls, SessionLimits};
 use crate::credentials::Credentials;
 use crate::http::{HttpVersion, public, server};
-use crate::push::kept::KeptLogin;
+use crate::push::kept::{KeptClient, KeptLogin};
 use crate::push::registry::{AccountOrigin, Registry};
 use crate::telemetry::{LoginResult, TelemetryEvent};
 use crate::tls::stream::Stream;
@@ -45,6 +45,8 @@ struct Authenticated {
     upstream: Connected,
     kept: Box<KeptLogin>,
     origin: AccountOrigin,
+    /// The account's route lets deltapush watch for new mail.
+    has_watch: bool,
 }
 
 /// A session that is relayed from here on.
@@ -211,7 +213,14 @@ impl IncomingClient {
                     )
                     .await
                 {
-                    Ok(LoginSuccess { account, credentials, upstream, kept, is_open }) => {
+                    Ok(LoginSuccess {
+                        account,
+                        credentials,
+                        upstream,
+                        kept,
+                        is_open,
+                        has_watch,
+                    }) => {
                         self.record_login(Some(&account), LoginResult::Accepted);
                         self.trace.logged_in(&account);
                         let mut client = client.take()?;
@@ -228,6 +237,7 @@ impl IncomingClient {
                             upstream,
                             kept,
                             origin,
+                            has_watch,
                         };
                         return Ok(authenticated);
                     }
@@ -260,14 +270,28 @@ impl IncomingClient {
 
     /// From the login on: the client gets the server's answer under its own tag, and everything else as it comes.
     fn relay(mut self, authenticated: Authenticated) -> (Box<Relay<AccountHandle>>, Preread) {
-        let Authenticated { client, rest, tag, account, credentials, upstream, kept, origin } =
-            authenticated;
+        let Authenticated {
+            client,
+            rest,
+            tag,
+            account,
+            credentials,
+            upstream,
+            kept,
+            origin,
+            has_watch,
+        } = authenticated;
         let Connected { stream, logged_in, rest: upstream_rest } = upstream;
         let mut known = UpstreamTraits { pushes: logged_in.pushes, ..UpstreamTraits::default() };
         known.learn(logged_in.capabilities.iter().map(str::as_bytes));
         let session = Session::new(Arc::clone(&self.proxy.session), known);
-        let kept = self.proxy.kept.client(&account, &logged_in.capabilities, *kept);
+        let (kept, news) = if has_watch {
+            (self.proxy.kept.client(&account, &logged_in.capabilities, *kept), None)
+        } else {
+            (KeptClient::default(), self.proxy.news.clone())
+        };
         let session = if kept.may_be_kept() { session.kept() } else { session };
+        let session = if news.is_some() { session.reading_positions() } else { session };
         if session.has_tokens() {
             tokenless_client::note(&self.proxy.registry, &account, self.session);
         }
@@ -287,6 +311,7 @@ impl IncomingClient {
             has_grace: self.proxy.has_grace,
             device: OnceLock::new(),
             kept,
+            news,
         };
         (Box::new(Relay::new(session, (client, stream), account, self.trace, bounds)), beginning)
     }

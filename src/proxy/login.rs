@@ -23,7 +23,7 @@ use crate::push::kept::{ClientLogin, KeptLogin, Resumption};
 use crate::telemetry::LoginResult;
 use crate::upstream::connect::{ConnectError, Connected};
 use crate::upstream::dns::Reach;
-use crate::upstream::login_machine::LoginError;
+use crate::upstream::login_machine::{LoggedIn, LoginError};
 use crate::upstream::refusal::{LoginRefusal, classify, classify_bye};
 use crate::upstream::route::{Asked, Target};
 
@@ -40,6 +40,8 @@ pub(super) struct LoginSuccess {
     pub(super) kept: Box<KeptLogin>,
     /// The login's domain named the mail server.
     pub(super) is_open: bool,
+    /// The account's route lets deltapush watch for new mail.
+    pub(super) has_watch: bool,
 }
 
 /// The end of a login that did not succeed.
@@ -129,7 +131,15 @@ impl IncomingClient {
             debug!(session, %peer, %account, upstream = %target, "logged in by resuming a kept session");
             let (upstream, kept) = (*upstream, Box::new(kept));
             let is_open = target.reach == Reach::PublicOnly;
-            return Ok(LoginSuccess { account, credentials: None, upstream, kept, is_open });
+            let has_watch = target.terms.news.has_watch();
+            return Ok(LoginSuccess {
+                account,
+                credentials: None,
+                upstream,
+                kept,
+                is_open,
+                has_watch,
+            });
         }
         let probed = self.proxy.session.native == Native::Passthrough
             && !self.proxy.probes.is_known(&target);
@@ -237,18 +247,36 @@ impl IncomingClient {
             upstream.logged_in.pushes || upstream.logged_in.capabilities.has("XCHATMAIL");
         pass.note_server(makes_accounts);
         pass.done(LoginOutcome::Accepted);
+        let (kept, credentials) = if target.terms.news.has_watch() {
+            self.keep_login(target, account, credentials, &upstream.logged_in).await
+        } else {
+            (KeptLogin::default(), None)
+        };
+        LoginSuccess {
+            account: account.clone(),
+            credentials,
+            kept: Box::new(kept),
+            upstream,
+            is_open: target.reach == Reach::PublicOnly,
+            has_watch: target.terms.news.has_watch(),
+        }
+    }
+
+    /// Keeps of an accepted login what the account's watch needs.
+    async fn keep_login(
+        &self,
+        target: &Target,
+        account: &AccountId,
+        credentials: &Credentials,
+        logged_in: &LoggedIn,
+    ) -> (KeptLogin, Option<Arc<Credentials>>) {
+        let session = self.session;
         if let Err(error) = self.proxy.registry.login_succeeded(account, credentials).await {
             debug!(session, %account, "cannot store the new password for the watch: {error}");
         }
         let login = self.client_login(target, account, credentials);
-        let kept = self.proxy.kept.accepted(login, &upstream.logged_in).await;
-        LoginSuccess {
-            account: account.clone(),
-            credentials: self.proxy.kept.held_credentials(credentials),
-            kept: Box::new(kept),
-            upstream,
-            is_open: target.reach == Reach::PublicOnly,
-        }
+        let kept = self.proxy.kept.accepted(login, logged_in).await;
+        (kept, self.proxy.kept.held_credentials(credentials))
     }
 
     /// The login as kept sessions need it.

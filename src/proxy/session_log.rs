@@ -8,6 +8,7 @@ use super::session::{
 };
 use crate::machine::{Actions, Machine};
 use crate::policy::{JmapAccess, Native};
+use crate::push::server_news::OpenedMailbox;
 use crate::secret::DeviceToken;
 use crate::store::FetchLesson;
 use crate::trace::{Piece, Recorder, TraceEvent};
@@ -63,6 +64,8 @@ pub struct SessionLog {
     pub background_fetches: usize,
     /// Lessons from what the app fetched.
     pub lessons: Vec<FetchLesson>,
+    /// Mailboxes that the client opened, with their positions.
+    pub opened: Vec<OpenedMailbox>,
     /// Events for the observer of new mail.
     pub observed: Vec<LoggedEvent>,
     /// The number of bytes that the client had got when compression began.
@@ -139,6 +142,7 @@ impl Actions<Session> for SessionLog {
             SessionAction::BackgroundFetch => {
                 self.background_fetches = self.background_fetches.saturating_add(1);
             }
+            SessionAction::Opened(opened) => self.opened.push(opened.clone()),
             SessionAction::Observed(event) => self.observed.push(event.into()),
             SessionAction::Trace(event) => self.show(event),
             SessionAction::Drained(step) => self.drained = Some(step),

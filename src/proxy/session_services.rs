@@ -12,6 +12,7 @@ use crate::credentials::Credentials;
 use crate::push::kept::KeptClient;
 use crate::push::push_status_line::standing;
 use crate::push::registry::{AccountOrigin, Registry};
+use crate::push::server_news::{NewsReceiver, OpenedMailbox};
 use crate::secret::DeviceToken;
 use crate::store::FetchLesson;
 use crate::telemetry::{Direction, TelemetryEvent};
@@ -31,6 +32,8 @@ pub(super) struct AccountHandle {
     pub(super) device: OnceLock<DeviceToken>,
     /// The client, whose session may be kept.
     pub(super) kept: KeptClient,
+    /// Where no watch looks for new mail: takes the position of a mailbox that the client opens.
+    pub(super) news: Option<NewsReceiver>,
 }
 
 impl relay::SessionServices for AccountHandle {
@@ -83,6 +86,12 @@ impl relay::SessionServices for AccountHandle {
         let Some(known) = self.registry.get(&self.account) else { return };
         let (session, account) = (self.session, &known.telemetry);
         self.registry.telemetry().record(&TelemetryEvent::BackgroundFetch { session, account });
+    }
+
+    fn opened(&self, opened: OpenedMailbox) {
+        let Some(news) = self.news.clone() else { return };
+        let (account, device) = (self.account.clone(), self.device.get().cloned());
+        tokio::spawn(async move { news.opened(&account, device.as_ref(), opened).await });
     }
 
     fn on_observed(&self, event: ObservedEvent<'_>) {

@@ -15,6 +15,7 @@ use crate::config::{Allow, Listener, ListenerTls, LiveConfig, SessionLimits};
 use crate::http::public::PublicSite;
 use crate::push::kept::KeptSessions;
 use crate::push::registry::{AccountLimits, Registry};
+use crate::push::server_news::NewsReceiver;
 use crate::tls::server::ServerTls;
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
@@ -25,6 +26,7 @@ pub struct Proxy {
     pub(crate) upstreams: Arc<Upstreams>,
     pub(super) registry: Registry,
     pub(super) kept: KeptSessions,
+    pub(super) news: Option<NewsReceiver>,
     pub(super) session: Arc<session::SessionSettings>,
     /// SCRAM is among what is offered before the login.
     pub(super) offers_scram: bool,
@@ -63,6 +65,7 @@ impl Proxy {
             upstreams,
             registry,
             kept: KeptSessions::default(),
+            news: None,
             session: Arc::new(session_settings(config)),
             offers_scram: config.login.scram,
             refuses_invented: config.login.refuse_invented,
@@ -88,6 +91,12 @@ impl Proxy {
         Self { kept, ..self }
     }
 
+    /// Shows `news` how far mailboxes go that clients open, where no watch looks for new mail.
+    #[must_use]
+    pub fn with_news(self, news: NewsReceiver) -> Self {
+        Self { news: Some(news), ..self }
+    }
+
     /// The same proxy under another configuration: what is counted and known goes on.
     #[must_use]
     pub fn renewed(&self, config: &LiveConfig, upstreams: Arc<Upstreams>) -> Self {
@@ -97,6 +106,7 @@ impl Proxy {
             probes: Arc::clone(&self.probes),
             door: Arc::clone(&self.door),
             kept: self.kept.clone(),
+            news: self.news.clone(),
             next_session: Arc::clone(&self.next_session),
             site: Arc::new(self.site.renewed(config)),
             ..Self::new(

@@ -132,9 +132,7 @@ impl PushFilter {
         if message.header_raw("Auto-Submitted").is_some_and(is_automatic) {
             return PushDecision::Skip(SkipReason::AutoSubmitted);
         }
-        if sender(&message)
-            .is_some_and(|sender| self.addresses.iter().any(|own| own.eq_ignore_ascii_case(sender)))
-        {
+        if sender(&message).is_some_and(|sender| self.is_own(sender)) {
             return PushDecision::Skip(SkipReason::OwnMail);
         }
         match self.messages {
@@ -144,6 +142,12 @@ impl PushFilter {
             }
             _ => PushDecision::Push,
         }
+    }
+
+    /// Reports if `address` is one of the account's own.
+    #[must_use]
+    pub fn is_own(&self, address: &str) -> bool {
+        self.addresses.iter().any(|own| own.eq_ignore_ascii_case(address))
     }
 
     /// Reports if only messages are pushed that are fetched by an app which accepts encrypted mail only.

@@ -57,6 +57,7 @@ fn watched(registry: &Registry, account: &Account) -> String {
                 minute(watch.since)
             )
         }
+        WatchState::ServerTells => "push active, the mail server tells of new mail".into(),
         WatchState::AwaitingDevice { reason } => {
             format!(
                 "push stopped at {}: {reason}; it goes on now that this app is connected",

@@ -36,6 +36,8 @@ pub enum WatchState {
     },
     /// A client of the account waits for mail itself, and what it hears wakes the others.
     WithClient,
+    /// There is no watch: the mail server tells of new mail.
+    ServerTells,
     /// No session is left to watch in, for a reason in words: one of the account's devices has to come.
     AwaitingDevice {
         /// The reason.
@@ -60,7 +62,7 @@ impl WatchState {
     pub fn index(&self) -> usize {
         match self {
             Self::Connecting => 0,
-            Self::Watching | Self::WithClient => 1,
+            Self::Watching | Self::WithClient | Self::ServerTells => 1,
             Self::Interrupted { .. } => 2,
             Self::AwaitingLogin { .. } | Self::AwaitingDevice { .. } => 3,
         }
@@ -70,7 +72,7 @@ impl WatchState {
     pub(crate) fn event(&self) -> WatchEvent<'_> {
         match self {
             Self::Connecting => WatchEvent::Connecting,
-            Self::Watching | Self::WithClient => WatchEvent::Watching,
+            Self::Watching | Self::WithClient | Self::ServerTells => WatchEvent::Watching,
             Self::AwaitingDevice { reason } => {
                 WatchEvent::AwaitingLogin { reason, cure: AWAITING_DEVICE }
             }
@@ -296,6 +298,12 @@ impl Watch {
     #[must_use]
     pub fn state_index(&self) -> Option<usize> {
         self.change(|entry| entry.state.index())
+    }
+
+    /// Reports if the mail server's news is all that wakes the account's devices.
+    #[must_use]
+    pub fn is_server_telling(&self) -> bool {
+        self.change(|entry| entry.state == WatchState::ServerTells).unwrap_or_default()
     }
 
     /// Reports if the account is watched now.

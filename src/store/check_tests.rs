@@ -116,7 +116,11 @@ async fn unsound_state_is_an_error_that_names_the_cure() {
     fs::write(&state_path, &state).unwrap();
     let file = Connection::open(&state_path).unwrap();
     file.pragma_update(None, "foreign_keys", false).unwrap();
-    file.execute("INSERT INTO mailboxes VALUES (99, 'INBOX', 1, 1)", []).unwrap();
+    file.execute(
+        "INSERT INTO mailboxes (account, name, uid_validity, uid_next) VALUES (99, 'INBOX', 1, 1)",
+        [],
+    )
+    .unwrap();
     drop(file);
     let error = check(&settings).unwrap_err();
     assert!(error.to_string().contains("1 rows belong to no account"), "{error}");

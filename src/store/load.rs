@@ -25,17 +25,20 @@ pub(super) fn load(
     now: UnixTime,
 ) -> rusqlite::Result<Loaded> {
     let rows = connection
-        .prepare("SELECT user, upstream, id, credentials, called FROM accounts ORDER BY id")?
+        .prepare(
+            "SELECT user, upstream, id, credentials, called, watched FROM accounts ORDER BY id",
+        )?
         .query_map([], |row| {
             let called = row.get::<_, Option<i64>>(4)?.map(UnixTime);
-            Ok((account_in(row, 0)?, row.get::<_, RowId>(2)?, row.get::<_, Vec<u8>>(3)?, called))
+            let (account, id) = (account_in(row, 0)?, row.get::<_, RowId>(2)?);
+            Ok((account, id, row.get::<_, Vec<u8>>(3)?, called, row.get(5)?))
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let mut accounts = Vec::with_capacity(rows.len());
-    for (account, row, sealed, called) in rows {
+    for (account, row, sealed, called, is_watched) in rows {
         let credentials = sealer.and_then(|sealer| unseal(sealer, &account, &sealed));
         let (tokens, idled) = (tokens_of(connection, row)?, idled_of(connection, row)?);
-        accounts.push(AccountRecord { account, credentials, tokens, idled, called });
+        accounts.push(AccountRecord { account, credentials, tokens, idled, called, is_watched });
     }
     let mut unannounced = unannounced(connection)?;
     // With kept sessions, their pool calls devices back, at a pace of its own.
@@ -84,7 +87,7 @@ fn unannounced(connection: &Connection) -> rusqlite::Result<Vec<Unannounced>> {
 /// Without credentials an account cannot be watched: its tokens are posted, so that its devices come back and log in. It need
 /// not be on disk: as long as they have not, every start finds the same.
 fn call_back(accounts: &[AccountRecord], unannounced: &mut Vec<Unannounced>, now: UnixTime) {
-    let waiting = accounts.iter().filter(|record| record.credentials.is_none());
+    let waiting = accounts.iter().filter(|record| record.is_waiting());
     let tokens: HashSet<_> =
         waiting.flat_map(|record| &record.tokens).map(|seen| seen.token.clone()).collect();
     let newest = unannounced.iter().map(|found| found.generation.0).max().unwrap_or_default();

@@ -5,13 +5,25 @@ use rusqlite::{Connection, params};
 use super::operations::{
     Operation, Result, RowId, StateChange, account_in, generation, hash, of_known,
 };
+use super::server_news::StoredPosition;
 use super::{Announce, Change, Idled, MAX_IDLED, Position, UnixTime, Uptime};
 use crate::account::AccountId;
 use crate::mailbox_name::MailboxName;
 use crate::secret::DeviceToken;
 
+/// The origin of new mail that was noticed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Noticed {
+    /// It was not known before.
+    #[default]
+    New,
+    /// The mail server had told of it, and it was announced then.
+    Told,
+}
+
 /// Notes up to where a mailbox has been looked through and, if what was found deserves it, that the tokens of the account
-/// that `announce` names have something to announce: both or neither. Does nothing for an account that is not known.
+/// that `announce` names have something to announce: both or neither. Nothing is announced that the mail server has told of. Does
+/// nothing for an account that is not known.
 #[must_use]
 pub fn noticed(
     account: &AccountId,
@@ -19,22 +31,17 @@ pub fn noticed(
     position: Position,
     announce: Announce,
     now: UnixTime,
-) -> impl StateChange<()> + use<> {
+) -> impl StateChange<Noticed> + use<> {
     let mailbox = MailboxName::from(mailbox);
     of_known(account, move |state, row, _| {
-        state
-            .cached(
-                "INSERT INTO mailboxes (account, name, uid_validity, uid_next) VALUES (?, ?, ?, ?)
-             ON CONFLICT (account, name)
-             DO UPDATE SET uid_validity = excluded.uid_validity, uid_next = excluded.uid_next",
-            )?
-            .execute(params![
-                row,
-                &*mailbox,
-                stored(position.uid_validity),
-                stored(position.uid_next)
-            ])?;
-        state.announce(row, &announce, now)
+        let before = state.stored_position(row, &mailbox)?;
+        state.store_position(row, &mailbox, StoredPosition { position, told: 0 })?;
+        let is_told = before.is_some_and(|before| before.has_told(position));
+        if is_told && announce != Announce::Nothing {
+            return Ok(Noticed::Told);
+        }
+        state.announce(row, &announce, now)?;
+        Ok(Noticed::New)
     })
 }
 
@@ -115,7 +122,12 @@ pub fn served(now: Uptime, limit: Uptime) -> impl StateChange<usize> + use<> {
 
 impl Operation<'_> {
     /// Marks tokens that have something to announce.
-    fn announce(&mut self, row: RowId, announce: &Announce, now: UnixTime) -> Result<()> {
+    pub(super) fn announce(
+        &mut self,
+        row: RowId,
+        announce: &Announce,
+        now: UnixTime,
+    ) -> Result<()> {
         if *announce == Announce::Nothing {
             return Ok(());
         }
@@ -165,7 +177,7 @@ pub(super) fn idled_of(connection: &Connection, row: RowId) -> rusqlite::Result<
 }
 
 /// A number as SQLite can hold it, which has no unsigned ones. The parser reads none that is larger.
-fn stored(number: u64) -> i64 {
+pub(super) fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 

@@ -24,6 +24,7 @@ mod records;
 mod rotate;
 mod schema;
 mod seal;
+mod server_news;
 mod settings;
 mod status;
 mod worker;
@@ -37,12 +38,14 @@ pub use check::{KeyReport, StateReport, check};
 pub(crate) use directory::put_new;
 pub use error::{OpenError, StoreError};
 pub use habit::{FetchHabit, FetchLesson, Fetches};
+pub use mailboxes::Noticed;
 pub use records::{
     AccountRecord, AccountStatus, Announce, Change, DualTime, Erased, Generation, Idled,
     KnownLogin, Loaded, MAX_ERASED, MAX_IDLED, MAX_TOKENS, Position, QuarantineRecord, StoredToken,
     TokenRecord, TokenStatus, Unannounced, UnixTime, Uptime,
 };
 pub use rotate::{Rotated, rotate};
+pub use server_news::ToldMessage;
 pub use settings::{CredentialStorage, KeySource, StoreSettings};
 
 use crate::account::AccountId;
@@ -61,6 +64,7 @@ pub mod change {
         announced, credentials_changed, gave_up, register, remove_account, remove_token,
     };
     pub use super::quarantine::quarantined;
+    pub use super::server_news::{told, watched};
 }
 
 /// The state. Clones are handles of the same one.

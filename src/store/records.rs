@@ -186,6 +186,16 @@ pub struct AccountRecord {
     pub idled: Vec<Idled>,
     /// When its devices were last called back ([`change::call`](super::change::call)).
     pub called: Option<UnixTime>,
+    /// It is watched: it needs credentials, or a kept session.
+    pub is_watched: bool,
+}
+
+impl AccountRecord {
+    /// Reports if it is to be watched, and waits for a client that brings credentials.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.is_watched && self.credentials.is_none()
+    }
 }
 
 /// Pending announcements of a token at the end of the process.
@@ -252,6 +262,13 @@ pub enum Change {
         account: AccountId,
         /// The new ones.
         credentials: Arc<Credentials>,
+    },
+    /// The account is watched from now on, or is not and has no credentials any more.
+    Watched {
+        /// The account.
+        account: AccountId,
+        /// It is watched.
+        is_watched: bool,
     },
     /// These tokens have something to announce.
     Pending {

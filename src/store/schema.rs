@@ -91,6 +91,10 @@ const MIGRATIONS: &[&str] = &[
     "ALTER TABLE tokens ADD COLUMN fetched_plain INTEGER;
      ALTER TABLE tokens ADD COLUMN left_plain INTEGER;
      ALTER TABLE tokens ADD COLUMN left_senders BLOB NOT NULL DEFAULT x'';",
+    // Messages below the UID `told` were announced because the mail server told of them. An account is not `watched` if the mail
+    // server's news is all that wakes its devices.
+    "ALTER TABLE mailboxes ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE accounts ADD COLUMN watched INTEGER NOT NULL DEFAULT 1;",
 ];
 
 /// The newest schema version that is known.

@@ -68,7 +68,7 @@ pub enum TelemetryEvent<'a> {
         account: &'a AccountTelemetry,
         /// The mailbox.
         mailbox: &'a str,
-        /// The UID of the message.
+        /// The UID of the message; zero if it is not known.
         uid: u64,
         /// The reason for no push, as text; `None` if the message is pushed.
         skipped: Option<&'static str>,

@@ -26,6 +26,10 @@ pub const VERDICTS: [(Option<&str>, &str); 8] = [
     (Some("not encrypted: the app would not fetch it"), "not_encrypted"),
 ];
 
+/// Values of the label `outcome` of the mail server's news.
+pub const NEWS_OUTCOMES: [&str; 6] =
+    ["announced", "skipped", "known", "other_mailbox", "no_device", "refused"];
+
 /// Consecutive POSTs without an answer, or with a server error, after which the notification server counts as down.
 const TROUBLE: u64 = 3;
 
@@ -48,6 +52,7 @@ pub struct Metrics {
     interrupted: Counter,
     judged: LabelledCounter,
     noticed: Counter,
+    news: LabelledCounter,
     posts: LabelledCounter,
     given_up: Counter,
     post_time: Histogram,
@@ -73,6 +78,7 @@ impl Default for Metrics {
             interrupted: Counter::default(),
             judged: labelled("verdict", VERDICTS.map(|(_, label)| label)),
             noticed: Counter::default(),
+            news: labelled("outcome", NEWS_OUTCOMES),
             posts: labelled("answer", PostResult::LABELS),
             given_up: Counter::default(),
             post_time: duration_histogram(),
@@ -132,6 +138,11 @@ impl Metrics {
             "deltapush_noticed",
             "Times that new mail to be pushed was stored on disk",
             self.noticed.clone(),
+        );
+        registry.register(
+            "deltapush_news",
+            "News of the mail server, by outcome",
+            self.news.clone(),
         );
         registry.register(
             "deltapush_posts",
@@ -213,6 +224,11 @@ impl Metrics {
                 self.trouble.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Counts news of the mail server by its outcome, one of [`NEWS_OUTCOMES`].
+    pub fn count_news(&self, outcome: &'static str) {
+        self.news.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Counts relayed bytes, before compression and TLS. Not an event: it happens too often.

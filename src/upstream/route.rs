@@ -133,6 +133,12 @@ impl Routes {
         found.into_iter().nth(safe)
     }
 
+    /// The login names for mail servers that routes make of `login`, listener and TLS name aside.
+    pub fn applied<'a>(&'a self, login: &'a str) -> impl Iterator<Item = String> + 'a {
+        let made = |route: &'a CompiledRoute| route.conditions.login.apply(login);
+        self.0.iter().filter(|route| route.is_for(login)).map(made)
+    }
+
     /// In the order in which they are tried.
     pub fn iter(&self) -> impl Iterator<Item = &config::Route> {
         self.0.iter().map(|route| &route.conditions)

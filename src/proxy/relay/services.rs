@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::proxy::session::{ObservedEvent, Request, RequestOutcome, Session};
+use crate::push::server_news::OpenedMailbox;
 use crate::secret::DeviceToken;
 use crate::store::FetchLesson;
 use crate::telemetry::Direction;
@@ -32,6 +33,8 @@ pub trait SessionServices: Send {
     fn relayed(&self, way: Direction, bytes: usize);
     /// Does what a session asked for.
     fn perform(&self, request: Request) -> Performed;
+    /// A client of it has opened this mailbox. Only where no watch looks for new mail.
+    fn opened(&self, _opened: OpenedMailbox) {}
     /// Handles an event of new mail in the session. Only where sessions are kept.
     fn on_observed(&self, _event: ObservedEvent<'_>) {}
     /// Returns true if FETCH responses are worth a copy for the observer of new mail.

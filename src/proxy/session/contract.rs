@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::{ObservedEvent, Session};
 use crate::machine::{Actions, Machine};
 use crate::push::registry::AccountsFull;
+use crate::push::server_news::OpenedMailbox;
 use crate::secret::DeviceToken;
 use crate::store::FetchLesson;
 use crate::trace::TraceEvent;
@@ -78,6 +79,9 @@ pub enum SessionAction<'a> {
     Learned(&'a FetchLesson),
     /// Note that the client is an app that has come for a background fetch.
     BackgroundFetch,
+    /// Compare this mailbox, which the client has opened, with its stored position. Only in a session that
+    /// [reads positions](Session::reading_positions).
+    Opened(&'a OpenedMailbox),
     /// Show this to the observer of new mail. Only where sessions are kept.
     Observed(ObservedEvent<'a>),
     /// Show this to those who follow the trace. Secrets are masked already.

@@ -273,6 +273,10 @@ impl Session {
                 }
             }
             Held::Referral => self.hand_on(held, out),
+            Held::MailboxCode => {
+                self.selection.read_code(held);
+                self.hand_on_unchanged(held, out);
+            }
             Held::Ok => self.release_ok(held, out),
             Held::Metadata => match self.fill_in(held) {
                 Some(changed) => self.hand_on_changed(held, &changed, out),
@@ -319,8 +323,13 @@ impl Session {
                 if let Some(observer) = &mut self.prefetches {
                     observer.ended(tag, condition);
                 }
-                if opening == Some(true) && self.visit.opened() {
-                    out.push(SessionAction::BackgroundFetch);
+                if opening == Some(true) {
+                    if let Some(opened) = self.selection.opened() {
+                        out.push(SessionAction::Opened(&opened));
+                    }
+                    if self.visit.opened() {
+                        out.push(SessionAction::BackgroundFetch);
+                    }
                 }
                 match (is_pending, code) {
                     (true, _) => ResponsePath::Hold(STATUS, Held::End),
@@ -336,6 +345,11 @@ impl Session {
                     CodeKind::Referral => ResponsePath::Hold(STATUS, Held::Referral),
                     CodeKind::Other if condition == Condition::Ok && self.absorbs_keepalives() => {
                         ResponsePath::Hold(STATUS, Held::Ok)
+                    }
+                    CodeKind::Other
+                        if condition == Condition::Ok && self.selection.wants_codes() =>
+                    {
+                        ResponsePath::Hold(STATUS, Held::MailboxCode)
                     }
                     CodeKind::Other => ResponsePath::Pass(STATUS),
                 }

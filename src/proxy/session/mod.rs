@@ -250,6 +250,8 @@ enum Held {
     Referral,
     /// It may be a keepalive.
     Ok,
+    /// It may have the position of the mailbox that is being opened.
+    MailboxCode,
     /// It answers a `GETMETADATA`.
     Metadata,
     /// It ends a command that is [`Pending`].
@@ -257,6 +259,13 @@ enum Held {
 }
 
 impl Session {
+    /// The session reads the positions of mailboxes that the client opens.
+    #[must_use]
+    pub fn reading_positions(mut self) -> Self {
+        self.selection.read_positions();
+        self
+    }
+
     /// A session of which the login just succeeded.
     #[must_use]
     pub fn new(settings: Arc<SessionSettings>, upstream: UpstreamTraits) -> Self {

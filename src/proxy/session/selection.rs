@@ -1,6 +1,9 @@
 //! The mailbox that the client has selected: the account's watch must include the one in which the client idles.
 
 use crate::parser::command::{self, Verb};
+use crate::push::idle::response::{MailboxCode, mailbox_code};
+use crate::push::server_news::OpenedMailbox;
+use crate::store::Position;
 
 /// The longest SELECT that is read. A longer one names a mailbox that is not noted.
 const MAX_LINE: usize = 1024;
@@ -13,12 +16,46 @@ pub(super) struct Selection {
     /// The tag and the mailbox of the one whose answer is awaited.
     opening: Option<(Vec<u8>, Option<String>)>,
     open: Option<String>,
+    /// UIDVALIDITY and UIDNEXT of the mailbox that is being opened or open; zero where the server did not name them. `None` if nobody
+    /// wants to know.
+    position: Option<Position>,
 }
+
+/// Nothing is known yet.
+const UNKNOWN: Position = Position { uid_validity: 0, uid_next: 0 };
 
 impl Selection {
     /// The mailbox that is open, if its name is known.
     pub(super) fn mailbox(&self) -> Option<&str> {
         self.open.as_deref()
+    }
+
+    /// Reads the positions of mailboxes that are opened.
+    pub(super) fn read_positions(&mut self) {
+        self.position = Some(UNKNOWN);
+    }
+
+    /// Reports if an untagged OK may have the position of the mailbox that is being opened.
+    #[inline]
+    pub(super) fn wants_codes(&self) -> bool {
+        self.position.is_some() && self.opening.is_some()
+    }
+
+    /// Reads a whole untagged OK.
+    pub(super) fn read_code(&mut self, line: &[u8]) {
+        let Some(position) = &mut self.position else { return };
+        match mailbox_code(line) {
+            MailboxCode::UidValidity(value) => position.uid_validity = value,
+            MailboxCode::UidNext(value) => position.uid_next = value,
+            MailboxCode::NotificationOverflow | MailboxCode::None => {}
+        }
+    }
+
+    /// The mailbox that was just opened, if the server has named its position.
+    pub(super) fn opened(&self) -> Option<OpenedMailbox> {
+        let is_known = |position: &Position| position.uid_validity > 0 && position.uid_next > 0;
+        let position = self.position.filter(is_known)?;
+        Some(OpenedMailbox { mailbox: self.mailbox()?.into(), position })
     }
 
     /// Bytes held of the command in progress.
@@ -59,6 +96,7 @@ impl Selection {
             // Of a longer one only the beginning may be here, depending on the chunks it came in.
             let mailbox = if line.len() <= MAX_LINE { command::mailbox(&line) } else { None };
             self.opening = Some((tag.to_vec(), mailbox));
+            self.position = self.position.map(|_| UNKNOWN);
         }
     }
 

@@ -1,9 +1,12 @@
 //! Dialogues: every script is played in whole lines and one byte at a time, with and without a transcript.
 
-use super::testing::{METADATA, PLAIN, RELAY, in_lines, play, play_with, session, traced};
+use super::testing::{
+    METADATA, PLAIN, RELAY, in_lines, play, play_with, session, settings, traced,
+};
 use super::*;
 use crate::machine::script::Player;
 use crate::proxy::session_log::LoggedSession;
+use crate::store::Position;
 
 #[test]
 fn everything_else_passes_byte_for_byte() {
@@ -545,4 +548,47 @@ fn upstream_that_goes_is_said_once() {
 fn capability_list_over_the_limit_goes_on_as_it_is() {
     let long = "X".repeat(2500);
     play(&format!("S: * CAPABILITY {long}\n < * CAPABILITY {long}\n S: * 1 EXISTS\n < * 1 EXISTS"));
+}
+
+#[test]
+fn position_of_an_opened_mailbox_is_read_where_it_is_wanted() {
+    let script = "C: A1 SELECT INBOX
+         > A1 SELECT INBOX
+         S: * 3 EXISTS
+         < * 3 EXISTS
+         S: * OK [UIDVALIDITY 7] UIDs valid
+         < * OK [UIDVALIDITY 7] UIDs valid
+         S: * OK [UIDNEXT 42] Predicted next UID
+         < * OK [UIDNEXT 42] Predicted next UID
+         S: A1 OK [READ-WRITE] done
+         < A1 OK [READ-WRITE] done
+         C: A2 EXAMINE other
+         > A2 EXAMINE other
+         S: * OK [UIDNEXT 43] Predicted next UID
+         < * OK [UIDNEXT 43] Predicted next UID
+         S: A2 OK done
+         < A2 OK done
+         C: A3 SELECT third
+         > A3 SELECT third
+         S: * OK [UIDVALIDITY 7] UIDs valid
+         < * OK [UIDVALIDITY 7] UIDs valid
+         S: * OK [UIDNEXT 44] Predicted next UID
+         < * OK [UIDNEXT 44] Predicted next UID
+         S: A3 NO not today
+         < A3 NO not today";
+    play(script);
+    let reading = || {
+        let session = Session::new(settings(Native::Passthrough), PLAIN);
+        LoggedSession::new(session.reading_positions())
+    };
+    for mut player in [in_lines(reading()), traced(reading()).0] {
+        player.play(script);
+        let opened = player.end().0.log.opened;
+        assert_eq!(opened.len(), 1, "the second has no UIDVALIDITY, the third was not opened");
+        let position = Position { uid_validity: 7, uid_next: 42 };
+        assert_eq!((&*opened[0].mailbox, opened[0].position), ("INBOX", position));
+    }
+    let mut player = in_lines(session(PLAIN));
+    player.play(script);
+    assert!(player.end().0.log.opened.is_empty(), "nobody wants to know");
 }

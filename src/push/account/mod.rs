@@ -8,6 +8,7 @@
 //! Each part has a lock of its own. None is held over an await, nor while another part or the table is locked; the table may
 //! be locked while a part is.
 
+mod news;
 mod registered;
 mod unwritten;
 
@@ -22,6 +23,8 @@ use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::store::{Idled, StoredToken, UnixTime};
 use crate::telemetry::AccountTelemetry;
+use news::NewsNotes;
+pub use news::NewsStatus;
 use registered::Registered;
 
 /// An account that has a device.
@@ -37,17 +40,20 @@ pub struct Account {
     pub watch: Watch,
     /// Its kept sessions.
     pub(super) kept: KeptState,
+    /// The mail server's news of it.
+    news: NewsNotes,
     /// Its history and delays.
     pub telemetry: AccountTelemetry,
 }
 
 /// The state of an account as the store has it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct AccountState {
     pub(super) credentials: Option<Arc<Credentials>>,
     pub(super) tokens: Vec<StoredToken>,
     pub(super) idled: Vec<Idled>,
     pub(super) called: Option<UnixTime>,
+    pub(super) is_watched: bool,
 }
 
 impl Account {
@@ -59,6 +65,7 @@ impl Account {
             registered: Registered::new(state),
             watch: Watch::default(),
             kept: KeptState::default(),
+            news: NewsNotes::default(),
             telemetry: AccountTelemetry::default(),
         }
     }

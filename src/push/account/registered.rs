@@ -26,6 +26,8 @@ struct RegisteredState {
     idled: Vec<Idled>,
     /// When its devices were last called back.
     called: Option<UnixTime>,
+    /// It is watched: if it is not, the mail server's news is all that wakes its devices.
+    is_watched: bool,
     /// The server refused these credentials: the next login that succeeds starts the watch again, even with the same ones.
     refused: bool,
     /// New mail that was pushed and could not be written.
@@ -40,9 +42,16 @@ pub(in crate::push) struct CredentialsTaken {
 
 impl Registered {
     pub(super) fn new(state: AccountState) -> Self {
-        let AccountState { credentials, tokens, idled, called } = state;
-        let (refused, unwritten) = (false, Unwritten::default());
-        Self(Mutex::new(RegisteredState { credentials, tokens, idled, called, refused, unwritten }))
+        let AccountState { credentials, tokens, idled, called, is_watched } = state;
+        Self(Mutex::new(RegisteredState {
+            credentials,
+            tokens,
+            idled,
+            called,
+            is_watched,
+            refused: false,
+            unwritten: Unwritten::default(),
+        }))
     }
 
     /// The last token was removed: no token and no credentials are left.
@@ -92,6 +101,29 @@ impl Account {
         !state.tokens.is_empty() && state.tokens.iter().all(is_so)
     }
 
+    /// Reports if it is watched. If it is not, the mail server's news is all that wakes its devices.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.registered.lock().is_watched
+    }
+
+    /// Reports if it is to be watched, and waits for a client that brings credentials.
+    pub(in crate::push) fn is_waiting(&self) -> bool {
+        let state = self.registered.lock();
+        state.is_watched && state.credentials.is_none()
+    }
+
+    /// It is watched from now on, or is not and has no credentials any more. Returns whether it waited for credentials.
+    pub(in crate::push) fn set_watched(&self, is_watched: bool) -> bool {
+        let mut state = self.registered.lock();
+        let waited = state.is_watched && state.credentials.is_none();
+        state.is_watched = is_watched;
+        if !is_watched {
+            state.credentials = None;
+        }
+        waited && !is_watched
+    }
+
     /// The time since its devices were last called back.
     #[must_use]
     pub fn since_call(&self) -> Option<Duration> {
@@ -118,10 +150,6 @@ impl Account {
 
     pub(in crate::push) fn stored_tokens(&self) -> Vec<StoredToken> {
         self.registered.lock().tokens.clone()
-    }
-
-    pub(in crate::push) fn has_credentials(&self) -> bool {
-        self.registered.lock().credentials.is_some()
     }
 
     /// Takes other tokens over, and returns those before.

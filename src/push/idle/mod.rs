@@ -17,7 +17,7 @@ mod news;
 mod odd_tests;
 #[cfg(test)]
 mod property_tests;
-pub(super) mod response;
+pub(crate) mod response;
 mod retry;
 #[cfg(test)]
 mod testing;

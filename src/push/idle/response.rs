@@ -25,7 +25,7 @@ pub(in crate::push) enum Heard<'a> {
 
 /// A response code about a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::push) enum MailboxCode {
+pub(crate) enum MailboxCode {
     UidValidity(u64),
     UidNext(u64),
     /// `NOTIFICATIONOVERFLOW` (RFC 5465 section 5.8): the server stops notifying.
@@ -53,6 +53,11 @@ pub(in crate::push) fn parse_response(line: &[u8]) -> Heard<'_> {
         Some(status) => Heard::Status(status, code(&status)),
         None => Heard::Other,
     }
+}
+
+/// The code about a mailbox in a whole status response.
+pub(crate) fn mailbox_code(line: &[u8]) -> MailboxCode {
+    response::status(line).map_or(MailboxCode::None, |status| code(&status))
 }
 
 fn code(status: &Status<'_>) -> MailboxCode {

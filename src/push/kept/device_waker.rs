@@ -58,7 +58,8 @@ impl DeviceWaker {
     /// Wakes devices until `stop` is cancelled; first those of all accounts that were known before the start.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let context = Arc::clone(self.pool.context());
-        let accounts = context.registry.accounts();
+        let mut accounts = context.registry.accounts();
+        accounts.retain(|account| account.is_watched());
         if !accounts.is_empty() {
             info!(
                 accounts = accounts.len(),
@@ -92,7 +93,8 @@ impl DeviceWaker {
     /// Wakes the devices of an account, or puts that off.
     async fn wake(&mut self, account: Arc<Account>) {
         let (pool, context) = (self.pool.clone(), Arc::clone(self.pool.context()));
-        if !context.registry.is_alone(&account.id) || !pool.has_device(&account.id) {
+        let has_session = !context.registry.is_alone(&account.id);
+        if has_session || !pool.has_device(&account.id) || !account.is_watched() {
             return;
         }
         let now = Instant::now();

@@ -246,7 +246,8 @@ impl SessionPool {
         if !self.registry().is_alone(account) {
             return;
         }
-        let Some(account) = self.account_with_device(account) else { return };
+        let is_watched = |account: &Arc<Account>| account.is_watched();
+        let Some(account) = self.account_with_device(account).filter(is_watched) else { return };
         self.show(&account, WatchState::AwaitingDevice { reason: reason.to_owned() });
         self.0.due.put(&account, later(Instant::now(), delay));
     }

@@ -18,7 +18,7 @@ use crate::mailbox_name::MailboxName;
 use crate::push::filter::PushFilter;
 use crate::push::registry::Registry;
 use crate::secret::DeviceToken;
-use crate::store::{Announce, Position};
+use crate::store::{Announce, Noticed, Position};
 use crate::telemetry::TelemetryEvent;
 
 /// Longest time until it is stored that a client waits in a mailbox.
@@ -251,7 +251,10 @@ impl SessionObserver {
         }
         let stored = self.registry().noticed(&self.account, &mailbox, position, announce).await;
         match stored {
-            Ok(()) => self.report_noticed(&mailbox, since, outcome.announce),
+            Ok(noticed) => {
+                let announce = outcome.announce && noticed == Noticed::New;
+                self.report_noticed(&mailbox, since, announce);
+            }
             Err(error) => {
                 debug!(
                     account = %self.account,

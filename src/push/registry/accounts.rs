@@ -8,6 +8,7 @@ use dashmap::mapref::entry::Entry;
 use dashmap::mapref::multiple::RefMulti;
 
 use super::events::{AccountEvent, News};
+use super::names::NameIndex;
 use super::waiting::WaitingAccounts;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
@@ -28,6 +29,7 @@ const LAST_TRY: Duration = Duration::from_secs(10 * 60);
 pub(super) struct AccountTable {
     map: DashMap<AccountId, AccountSlot>,
     tokens: DashMap<DeviceToken, Token>,
+    names: NameIndex,
     /// Number of accounts without credentials.
     waiting: WaitingAccounts,
     events: LatestSender<AccountId, AccountEvent>,
@@ -66,17 +68,22 @@ impl AccountTable {
         news: LatestSender<DeviceToken, News>,
         keeps_sessions: bool,
     ) -> Self {
-        let (map, tokens, waiting) = (DashMap::new(), DashMap::new(), WaitingAccounts::default());
-        Self { map, tokens, waiting, events, news, keeps_sessions }
+        Self {
+            map: DashMap::new(),
+            tokens: DashMap::new(),
+            names: NameIndex::default(),
+            waiting: WaitingAccounts::default(),
+            events,
+            news,
+            keeps_sessions,
+        }
     }
 
     /// Takes over what was found at the start.
     pub(super) fn restore(&self, loaded: Loaded) {
         let now = UnixTime::now();
         if !self.keeps_sessions {
-            self.waiting.begin(
-                loaded.accounts.iter().filter(|record| record.credentials.is_none()).count(),
-            );
+            self.waiting.begin(loaded.accounts.iter().filter(|record| record.is_waiting()).count());
         }
         loaded.accounts.into_iter().for_each(|record| self.insert(record));
         loaded.tokens.into_iter().for_each(|(token, record)| self.apply_token(&token, record));
@@ -84,10 +91,10 @@ impl AccountTable {
     }
 
     fn insert(&self, record: AccountRecord) {
-        let AccountRecord { account: id, credentials, tokens, idled, called } = record;
-        let state = AccountState { credentials, tokens, idled, called };
+        let AccountRecord { account: id, credentials, tokens, idled, called, is_watched } = record;
+        let state = AccountState { credentials, tokens, idled, called, is_watched };
         let account = self.add(Account::new(id.clone(), state, true));
-        if account.credentials().is_some() {
+        if account.credentials().is_some() || !account.is_watched() {
             self.events.send(id, AccountEvent::Watch);
         }
     }
@@ -95,6 +102,7 @@ impl AccountTable {
     fn add(&self, account: Account) -> Arc<Account> {
         let account = Arc::new(account);
         self.now_has(&account, &[], &account.stored_tokens());
+        self.names.add(&account);
         let owner = AccountOwner(Arc::clone(&account));
         self.map.entry(account.id.clone()).or_default().account = Some(owner);
         account
@@ -116,6 +124,12 @@ impl AccountTable {
             Change::Credentials { account, credentials } => {
                 if let Some(account) = self.get(&account) {
                     self.apply_credentials(&account, credentials);
+                }
+            }
+            Change::Watched { account, is_watched } => {
+                let Some(account) = self.get(&account) else { return };
+                if account.set_watched(is_watched) && !self.keeps_sessions {
+                    self.waiting.ended();
                 }
             }
             Change::Pending { tokens, generation } => {
@@ -143,7 +157,8 @@ impl AccountTable {
             drop(slot);
         }
         self.now_has(&account, &account.stored_tokens(), &[]);
-        if !account.has_credentials() && !self.keeps_sessions {
+        self.names.remove(&account);
+        if account.is_waiting() && !self.keeps_sessions {
             self.waiting.ended();
         }
         tracing::info!(account = %*account, "watch ended: the account has no device any more");
@@ -156,12 +171,12 @@ impl AccountTable {
         tokens: Vec<StoredToken>,
     ) {
         let Some(known) = self.get(&id) else {
-            let state = AccountState { credentials, tokens, ..AccountState::default() };
+            // A client that is to be watched brings credentials, of whatever use they are.
+            let is_watched = credentials.is_some() || self.keeps_sessions;
+            let (idled, called) = (Vec::new(), None);
+            let state = AccountState { credentials, tokens, idled, called, is_watched };
             self.add(Account::new(id.clone(), state, false));
-            // No account has a watch of its own if sessions are kept.
-            if !self.keeps_sessions {
-                self.events.send(id, AccountEvent::Watch);
-            }
+            self.events.send(id, AccountEvent::Watch);
             return;
         };
         let before = known.replace_tokens(tokens.clone());
@@ -187,9 +202,13 @@ impl AccountTable {
         position: Position,
         announce: &Announce,
     ) {
-        if *announce == Announce::Nothing || !account.push_unwritten(mailbox, position) {
-            return;
+        if *announce != Announce::Nothing && account.push_unwritten(mailbox, position) {
+            self.push_at_once(account, announce);
         }
+    }
+
+    /// Pushes from memory.
+    pub(super) fn push_at_once(&self, account: &Account, announce: &Announce) {
         let news = News::Pending { generation: Generation::default(), age: Duration::ZERO };
         let tokens = account.tokens().into_iter().filter(|token| announce.includes(token));
         tokens.for_each(|token| self.news.send(token, news));
@@ -251,6 +270,10 @@ impl AccountTable {
     /// The account, if it has a token.
     pub(super) fn get(&self, id: &AccountId) -> Option<Arc<Account>> {
         self.map.get(id)?.account.as_deref().cloned()
+    }
+
+    pub(super) fn with_local_part_of(&self, name: &str) -> Vec<Arc<Account>> {
+        self.names.with_local_part_of(name)
     }
 
     /// All accounts, in no order.

@@ -9,7 +9,8 @@ use crate::credentials::Credentials;
 use crate::push::account::Account;
 use crate::secret::DeviceToken;
 use crate::store::{
-    Announce, Generation, Position, StateChange, StoreError, UnixTime, Uptime, change,
+    Announce, Generation, Noticed, Position, StateChange, StoreError, ToldMessage, UnixTime,
+    Uptime, change,
 };
 
 /// A mailbox that cannot be opened is forgotten if no client has waited in it for so long.
@@ -113,7 +114,7 @@ impl Registry {
         mailbox: &str,
         position: Position,
         announce: impl Into<Announce>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Noticed, StoreError> {
         let (known, announce) = (self.get(account), announce.into());
         let announce = match &known {
             Some(known) => known.left_to_announce(mailbox, position, announce),
@@ -123,7 +124,7 @@ impl Registry {
             .commit(change::noticed(account, mailbox, position, announce.clone(), UnixTime::now()))
             .await;
         match (&written, known) {
-            (Ok(()), Some(known)) => known.written(mailbox),
+            (Ok(_), Some(known)) => known.written(mailbox),
             // The process ends: the next one finds the messages.
             (Err(StoreError::Closed), _) | (_, None) => {}
             (Err(_), Some(known)) => {
@@ -131,6 +132,53 @@ impl Registry {
             }
         }
         written
+    }
+
+    /// Notes a message that the mail server told of, and that those tokens of the account that `announce` names have something to
+    /// announce. Both are on disk when this returns, and the notifier knows. Returns false if the message was known.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing is on disk. The message is pushed all the same, once.
+    pub(in crate::push) async fn told(
+        &self,
+        account: &Account,
+        mailbox: &str,
+        message: Option<ToldMessage>,
+        announce: Announce,
+    ) -> Result<bool, StoreError> {
+        // Messages without UIDVALIDITY are of one mailbox; those without a UID are not told apart.
+        let position = message.map(|ToldMessage { uid, uid_validity }| Position {
+            uid_validity: uid_validity.unwrap_or_default(),
+            uid_next: uid.saturating_add(1),
+        });
+        let announce = match position {
+            Some(position) => account.left_to_announce(mailbox, position, announce),
+            None => announce,
+        };
+        let now = UnixTime::now();
+        let told = self.commit(change::told(&account.id, mailbox, message, announce.clone(), now));
+        let told = told.await;
+        match (&told, position) {
+            (Ok(_), _) => account.written(mailbox),
+            (Err(StoreError::Closed), _) => {}
+            (Err(_), Some(position)) => {
+                self.0.accounts.push_unwritten(account, mailbox, position, &announce)
+            }
+            (Err(_), None) => self.0.accounts.push_at_once(account, &announce),
+        }
+        told
+    }
+
+    /// The account is watched from now on, or is not and has no credentials any more.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing has changed.
+    pub(in crate::push) async fn set_watched(
+        &self,
+        account: &AccountId,
+        is_watched: bool,
+    ) -> Result<(), StoreError> {
+        self.commit(change::watched(account, is_watched)).await
     }
 
     /// Every token of the account is posted, so that one of its devices comes back.

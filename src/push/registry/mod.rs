@@ -7,6 +7,7 @@ mod accounts;
 mod admission;
 mod changes;
 mod events;
+mod names;
 mod newcomers;
 mod tokenless;
 mod upkeep;
@@ -34,6 +35,7 @@ use accounts::AccountTable;
 pub use accounts::ConnectedClients;
 pub use admission::Admission;
 pub use events::{AccountEvent, AccountEvents, News, TokenNews};
+pub(super) use names::local_part;
 use newcomers::Newcomers;
 pub use newcomers::{AccountLimits, AccountOrigin, AccountsFull};
 pub use tokenless::TokenlessAccount;
@@ -165,6 +167,11 @@ impl Registry {
     #[must_use]
     pub fn owners(&self, token: &DeviceToken) -> Vec<Arc<Account>> {
         self.0.accounts.owners(token)
+    }
+
+    /// The accounts whose login name may have the local part of `name`, in any case.
+    pub(super) fn with_local_part_of(&self, name: &str) -> Vec<Arc<Account>> {
+        self.0.accounts.with_local_part_of(name)
     }
 
     /// Reports if the account has a token.

@@ -1,18 +1,47 @@
 //! News of the mail server: it tells of each new message as it delivers it, so that an account needs no watch.
 
+mod accounts;
+mod catch_up;
+#[cfg(test)]
+mod tests;
 mod types;
 
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::account::Account;
+use super::filter::{PushDecision, PushFilter, SkipReason, message_id};
+use super::registry::INBOX;
+use super::watcher::Watchers;
+use super::watcher::context::WatchContext;
+use crate::mailbox_name::MailboxName;
+use crate::parser::utf7;
+use crate::store::{Announce, ToldMessage};
+use crate::telemetry::TelemetryEvent;
+pub use catch_up::OpenedMailbox;
 pub use types::{NewsError, NewsHeaders, NewsOutcome, NewsScope, ServerNews};
 
-use super::registry::Registry;
+/// The longest name of an account or a mailbox, in bytes.
+const MAX_NAME: usize = 1024;
+
+/// The largest UID and UIDVALIDITY (RFC 9051 section 2.3.1.1).
+const MAX_NUMBER: u64 = u32::MAX as u64;
 
 /// Accepts news of mail servers. Clones are handles of the same one.
 #[derive(Clone)]
 pub struct NewsReceiver {
-    registry: Registry,
+    context: Arc<WatchContext>,
 }
 
 impl NewsReceiver {
+    /// Accepts news of the accounts of these watches.
+    #[must_use]
+    pub fn new(watchers: &Watchers) -> Self {
+        Self { context: Arc::clone(watchers.context()) }
+    }
+
     /// Takes news. When this returns [`NewsOutcome::Announced`], the marks of the account's tokens are on disk.
     ///
     /// # Errors
@@ -22,7 +51,132 @@ impl NewsReceiver {
         news: ServerNews,
         scope: &NewsScope,
     ) -> Result<NewsOutcome, NewsError> {
-        let _ = (&self.registry, news, scope);
-        Ok(NewsOutcome::NoDevice)
+        let outcome = self.outcome(&news, scope).await;
+        let label = outcome.as_ref().map_or("refused", |outcome| outcome.label());
+        self.context.registry.telemetry().metrics().count_news(label);
+        outcome
+    }
+
+    async fn outcome(
+        &self,
+        news: &ServerNews,
+        scope: &NewsScope,
+    ) -> Result<NewsOutcome, NewsError> {
+        check(news)?;
+        let mut outcome = NewsOutcome::NoDevice;
+        for account in accounts::find(&self.context, &news.name, scope)? {
+            // Two accounts of one name: the news is of both, as far as is known.
+            outcome = outcome.or(self.take(&account, news).await?);
+        }
+        Ok(outcome)
+    }
+
+    async fn take(&self, account: &Account, news: &ServerNews) -> Result<NewsOutcome, NewsError> {
+        let arrived = Instant::now();
+        let is_accepted = account.accept_news();
+        let Some(mailbox) = self.mailbox(account, &news.mailbox) else {
+            return Ok(NewsOutcome::OtherMailbox);
+        };
+        if !is_accepted {
+            return Err(NewsError::TooMany);
+        }
+        let decision = decide(&self.context.push_filter(&account.id), news);
+        let message = news.uid.map(|uid| ToldMessage { uid, uid_validity: news.uid_validity });
+        let ids: Vec<u64> = news.headers.message_id().into_iter().collect();
+        if message.is_none() && account.was_woken_for(&ids) {
+            return Ok(NewsOutcome::Known);
+        }
+        let wakes = match decision {
+            PushDecision::Skip(_) => Announce::Nothing,
+            PushDecision::Push => self.context.without_copies(account, Announce::All, &ids),
+        };
+        let is_push = decision == PushDecision::Push;
+        // Before it is written: a watch may find the message in between.
+        if is_push && message.is_none() {
+            account.remember_woken_for(&ids);
+        }
+        debug!(%account, uid = news.uid, "the mail server tells of a new message: {decision}");
+        self.report_judged(account, &mailbox, news.uid, decision);
+        let told = self.context.registry.told(account, &mailbox, message, wakes).await;
+        if told.is_err() {
+            self.context.duplicates().forget(&ids, &account.id);
+        }
+        let is_new = told?;
+        match message {
+            // From here on the position counts.
+            Some(_) => _ = account.take_told_without_uid(0),
+            None => account.told_without_uid(),
+        }
+        self.report_noticed(account, &mailbox, is_new && is_push, arrived);
+        Ok(match decision {
+            _ if !is_new => NewsOutcome::Known,
+            PushDecision::Push => NewsOutcome::Announced,
+            PushDecision::Skip(reason) => NewsOutcome::Skipped(reason.as_str()),
+        })
+    }
+
+    /// The mailbox as deltapush knows it, if mail in it concerns the account's devices.
+    fn mailbox(&self, account: &Account, told: &str) -> Option<MailboxName> {
+        let told = if told.is_empty() { INBOX } else { told };
+        let is_it = |known: &MailboxName| {
+            *known == *told || utf7::decode(known).is_some_and(|decoded| decoded == told)
+        };
+        if MailboxName::is_inbox(told.as_bytes()) {
+            return Some(MailboxName::inbox());
+        }
+        self.context.mailboxes(account).into_iter().find(is_it)
+    }
+
+    fn report_judged(
+        &self,
+        account: &Account,
+        mailbox: &str,
+        uid: Option<u64>,
+        decision: PushDecision,
+    ) {
+        let (account, uid, skipped) =
+            (&account.telemetry, uid.unwrap_or_default(), decision.skipped());
+        self.context.report(&TelemetryEvent::Judged { account, mailbox, uid, skipped });
+    }
+
+    fn report_noticed(&self, account: &Account, mailbox: &str, announce: bool, arrived: Instant) {
+        let (account, since) = (&account.telemetry, Some(arrived.into_std()));
+        self.context.report(&TelemetryEvent::Noticed { account, mailbox, announce, since });
+    }
+}
+
+fn check(news: &ServerNews) -> Result<(), NewsError> {
+    let is_number = |number: Option<u64>| number.is_none_or(|it| (1..=MAX_NUMBER).contains(&it));
+    let problem = if news.name.is_empty() {
+        "the name of the account is missing"
+    } else if news.name.len() > MAX_NAME || news.mailbox.len() > MAX_NAME {
+        "the name of the account or the mailbox is too long"
+    } else if !is_number(news.uid) || !is_number(news.uid_validity) {
+        "uid and uid_validity are numbers from 1 to 4294967295"
+    } else {
+        return Ok(());
+    };
+    Err(NewsError::Invalid(problem))
+}
+
+/// Decides about a message. Fields that the mail server did not send say nothing.
+fn decide(filter: &PushFilter, news: &ServerNews) -> PushDecision {
+    let flags = || news.flags.iter().map(String::as_str);
+    match &news.headers {
+        NewsHeaders::Unknown => filter.by_flags(flags()),
+        NewsHeaders::All(headers) => filter.verdict(flags(), headers),
+        NewsHeaders::From(address) => match filter.by_flags(flags()) {
+            PushDecision::Push if filter.is_own(address) => PushDecision::Skip(SkipReason::OwnMail),
+            decision => decision,
+        },
+    }
+}
+
+impl NewsHeaders {
+    fn message_id(&self) -> Option<u64> {
+        match self {
+            Self::All(headers) => message_id(headers),
+            Self::Unknown | Self::From(_) => None,
+        }
     }
 }

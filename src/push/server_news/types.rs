@@ -71,6 +71,29 @@ pub enum NewsOutcome {
 }
 
 impl NewsOutcome {
+    /// The value of its label in metrics: one of [`NEWS_OUTCOMES`](crate::telemetry::metrics::NEWS_OUTCOMES).
+    #[must_use]
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::OtherMailbox => "other_mailbox",
+            Self::NoDevice => "no_device",
+            other => other.as_str(),
+        }
+    }
+
+    /// The outcome for two accounts of one name: an announcement first.
+    #[must_use]
+    pub(super) fn or(self, other: Self) -> Self {
+        let rank = |outcome: Self| match outcome {
+            Self::Announced => 0,
+            Self::Skipped(_) => 1,
+            Self::Known => 2,
+            Self::OtherMailbox => 3,
+            Self::NoDevice => 4,
+        };
+        if rank(self) <= rank(other) { self } else { other }
+    }
+
     /// Its name in answers, the trace and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -41,6 +41,17 @@ const SPREAD: Duration = Duration::from_secs(2);
 
 /// Watches an account until that makes no sense any more.
 pub(super) async fn watch(context: Arc<WatchContext>, account: Arc<Account>) {
+    let has_watch = context.news_source(&account.id).has_watch();
+    if has_watch != account.is_watched() {
+        Box::pin(set_watched(&context, &account, has_watch)).await;
+    }
+    if !has_watch {
+        return context.server_tells(&account);
+    }
+    // Kept sessions are watched elsewhere.
+    if context.registry.keeps_sessions() {
+        return;
+    }
     if account.credentials().is_none() {
         return context.end(&account);
     }
@@ -57,6 +68,23 @@ pub(super) async fn watch(context: Arc<WatchContext>, account: Arc<Account>) {
         [only] => watched.run(std::slice::from_ref(only), true).await,
         [] => {}
         all => watched.run_all(all).await,
+    }
+}
+
+/// Notes that the account is watched from now on, or is not any more and has no credentials. One that has none and needs them gets
+/// a push, so that a device logs in.
+async fn set_watched(context: &WatchContext, account: &Account, is_watched: bool) {
+    let registry = &context.registry;
+    while let Err(error) = registry.set_watched(&account.id, is_watched).await {
+        debug!(%account, "cannot store how deltapush learns of its new mail: {error}");
+        registry.until_writable().await;
+        sleep(SPREAD).await;
+    }
+    if is_watched
+        && account.credentials().is_none()
+        && let Err(error) = registry.call(account).await
+    {
+        debug!(%account, "cannot wake the account's devices: {error}");
     }
 }
 

@@ -10,7 +10,8 @@ use tracing::{debug, info, warn};
 
 use crate::account::AccountId;
 use crate::config::{
-    AccountSettings, AccountSettingsByName, LiveConfig, Messages, PushRules, StartupConfig,
+    AccountSettings, AccountSettingsByName, LiveConfig, Messages, NewsSource, PushRules,
+    StartupConfig,
 };
 use crate::mailbox_name::MailboxName;
 use crate::push::account::Account;
@@ -74,6 +75,12 @@ impl WatchSettings {
         self.messages
     }
 
+    /// The configured settings of accounts, by login name.
+    #[must_use]
+    pub fn accounts(&self) -> &AccountSettingsByName {
+        &self.accounts
+    }
+
     /// The configured settings of an account with these names.
     fn accounts_of(&self, logins: &[String]) -> impl Iterator<Item = &AccountSettings> {
         logins.iter().filter_map(|login| self.accounts.get(login))
@@ -119,6 +126,14 @@ impl WatchContext {
     pub(in crate::push) fn show(&self, account: &Account, state: WatchState) {
         self.report_state(account, state.event());
         account.watch.set(state);
+    }
+
+    /// The mail server's news is all that wakes the account's devices.
+    pub(super) fn server_tells(&self, account: &Account) {
+        if !account.watch.is_server_telling() {
+            account.watch.begin(Duration::ZERO);
+            account.watch.set(WatchState::ServerTells);
+        }
     }
 
     /// Ends the account's watch: there are no credentials for it.
@@ -243,6 +258,12 @@ impl WatchContext {
         let found = self.upstreams.get().routes.find_again(&account.upstream, account.login());
         let client = found.map(|(_, login)| login).filter(|login| login != account.login());
         [account.login().to_owned()].into_iter().chain(client).collect()
+    }
+
+    /// How deltapush learns of the account's new mail.
+    pub(in crate::push) fn news_source(&self, account: &AccountId) -> NewsSource {
+        let found = self.upstreams.get().routes.find_again(&account.upstream, account.login());
+        found.map(|(target, _)| target.terms.news).unwrap_or_default()
     }
 
     /// The host by which the account's server is treated: one that is looked up is looked up now, if need be.

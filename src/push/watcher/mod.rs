@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::account::Account;
 use super::registry::{AccountEvent, AccountEvents, Registry};
+use crate::account::AccountId;
 use crate::config::StartupConfig;
 use crate::reloadable::Reloadable;
 use crate::trace::Tracer;
@@ -47,17 +48,37 @@ impl Watchers {
 
     /// Starts watches as `events` say, until `stop` is cancelled. They end with their accounts.
     pub async fn run(self, mut events: AccountEvents, stop: CancellationToken) {
-        while let Some((account, event)) = stop.run_until_cancelled(events.recv()).await {
-            let Some(account) = self.context.registry.get(&account) else { continue };
-            match event {
-                // Two devices may have a password each: a session that is well goes on, the next one takes the newer.
-                AccountEvent::CredentialsChanged if account.watch.is_watching() => {}
-                AccountEvent::Watch
-                | AccountEvent::CredentialsChanged
-                | AccountEvent::MailboxesChanged => self.start(&account),
+        let mut routes = self.context.upstreams.changes();
+        // They may have changed since the last run.
+        self.routes_changed();
+        loop {
+            tokio::select! {
+                event = events.recv() => self.handle(event),
+                () = routes.next() => self.routes_changed(),
+                () = stop.cancelled() => break,
             }
         }
         self.context.log_out_all().await;
+    }
+
+    fn handle(&self, (account, event): (AccountId, AccountEvent)) {
+        let Some(account) = self.context.registry.get(&account) else { return };
+        match event {
+            // Two devices may have a password each: a session that is well goes on, the next one takes the newer.
+            AccountEvent::CredentialsChanged if account.watch.is_watching() => {}
+            AccountEvent::Watch
+            | AccountEvent::CredentialsChanged
+            | AccountEvent::MailboxesChanged => self.start(&account),
+        }
+    }
+
+    /// Begins and ends watches of accounts whose routes learn of new mail in another way now.
+    fn routes_changed(&self) {
+        for account in self.context.registry.accounts() {
+            if self.context.news_source(&account.id).has_watch() != account.is_watched() {
+                self.start(&account);
+            }
+        }
     }
 
     /// Starts the watch of an account, in place of the one that runs.

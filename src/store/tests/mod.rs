@@ -2,6 +2,7 @@
 
 mod credentials;
 mod disk;
+mod server_news;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -98,6 +99,7 @@ async fn acknowledged_changes_survive_a_kill() {
             .to_vec(),
         idled: vec![],
         called: None,
+        is_watched: true,
     };
     assert_eq!(loaded.accounts, [expected]);
     let pending: Vec<_> =

@@ -88,7 +88,7 @@ pub enum What {
     Judged {
         /// Number of the mailbox, for [`Timeline::mailbox`](super::Timeline::mailbox).
         mailbox: u8,
-        /// Its UID.
+        /// Its UID; zero if it is not known.
         uid: u64,
         /// The reason for no push; `None` if the message is pushed.
         skipped: Option<&'static str>,

@@ -21,7 +21,7 @@ use crate::push::account::Account;
 use crate::push::idle::{IdleAction, IdleFailure, IdleInput, IdleMachine};
 use crate::push::watch_status::WatchState;
 use crate::push::watcher::context::WatchContext;
-use crate::store::{Announce, Position, StoreError};
+use crate::store::{Announce, Noticed, Position, StoreError};
 use crate::telemetry::TelemetryEvent;
 use crate::tls::stream::{Stream, receive};
 use crate::trace::{Mark, Recorder, Speaker};
@@ -52,6 +52,8 @@ pub(super) struct WatchSession<'a> {
     reader: ResponseReader,
     notify: Option<&'a channel::Sender<Option<bool>>>,
     was_watching: bool,
+    /// The mail server is expected to tell of new mail first.
+    takes_news: bool,
     logout: CancellationToken,
     when_watching: Option<&'a (dyn Fn() + Send + Sync)>,
     return_requests: Option<ReturnRequests>,
@@ -76,6 +78,7 @@ impl<'a> WatchSession<'a> {
             reader: ResponseReader::new(MAX_RESPONSE),
             notify: task.notify,
             was_watching: false,
+            takes_news: task.context.news_source(&task.account.id).has_server(),
             logout: task.logout,
             when_watching: task.when_watching,
             return_requests: task.return_requests,
@@ -215,14 +218,16 @@ impl<'a> WatchSession<'a> {
             match action {
                 IdleAction::Send(bytes) => Box::pin(self.send(&bytes)).await?,
                 IdleAction::Noticed { mailbox, position, announce, since, last, ids } => {
+                    let announce = announce && !self.account.was_woken_for(&ids);
                     let wakes = self.context.without_copies(
                         self.account,
                         self.announce(announce, last),
                         &ids,
                     );
-                    let announce = self.wakes_any(&wakes);
+                    let is_push = self.wakes_any(&wakes);
                     // Boxed, like all that is done once in a while: the session waits in between.
-                    Box::pin(self.store(&mailbox, position, wakes, ids)).await?;
+                    let noticed = Box::pin(self.store(&mailbox, position, wakes, ids)).await?;
+                    let announce = is_push && noticed == Noticed::New;
                     self.context.report(&TelemetryEvent::Noticed {
                         account: &self.account.telemetry,
                         mailbox: &mailbox,
@@ -296,11 +301,19 @@ impl<'a> WatchSession<'a> {
         position: Position,
         wakes: Announce,
         ids: Vec<u64>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Noticed, StoreError> {
+        let is_push = wakes != Announce::Nothing;
         let stored =
             self.context.registry.noticed(&self.account.id, mailbox, position, wakes).await;
-        if stored.is_err() {
-            self.context.duplicates().forget(&ids, &self.account.id);
+        match stored {
+            Ok(Noticed::New) if is_push => {
+                self.account.remember_woken_for(&ids);
+                if self.takes_news {
+                    self.account.news_missed(1);
+                }
+            }
+            Ok(_) => {}
+            Err(_) => self.context.duplicates().forget(&ids, &self.account.id),
         }
         stored
     }

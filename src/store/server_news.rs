@@ -1,0 +1,141 @@
+//! Operations on what the mail server tells of an account, in SQL: a message that it has told of, and whether the account is
+//! watched at all.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::mailboxes::{loaded, stored};
+use super::operations::{Operation, Result, RowId, StateChange, of_known};
+use super::{Announce, Change, Position, UnixTime};
+use crate::account::AccountId;
+use crate::mailbox_name::MailboxName;
+
+/// A message that the mail server has told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToldMessage {
+    /// Its UID.
+    pub uid: u64,
+    /// UIDVALIDITY of its mailbox; `None` for the one that is stored.
+    pub uid_validity: Option<u64>,
+}
+
+/// The stored position of a mailbox.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StoredPosition {
+    pub(super) position: Position,
+    /// Messages below this UID were announced because the mail server told of them.
+    pub(super) told: u64,
+}
+
+impl StoredPosition {
+    /// The lowest UID that is not known, in a mailbox with this UIDVALIDITY.
+    fn next(&self, uid_validity: u64) -> Option<u64> {
+        let is_same = self.position.uid_validity == uid_validity;
+        is_same.then(|| self.position.uid_next.max(self.told))
+    }
+
+    /// Reports if all messages up to this position were announced because the mail server told of them.
+    pub(super) fn has_told(&self, position: Position) -> bool {
+        self.position.uid_validity == position.uid_validity && self.told >= position.uid_next
+    }
+}
+
+/// Notes a message that the mail server has told of, and that the tokens that `announce` names have something to announce: both or
+/// neither. Returns false for a message that was known before; then nothing changes. Does nothing for an account that is not known.
+///
+/// A push wakes a device for all messages up to the one that is told of, so an announced message moves the position past those that
+/// the server left out. One that is not announced moves it only if no message is left out.
+#[must_use]
+pub fn told(
+    account: &AccountId,
+    mailbox: &str,
+    message: Option<ToldMessage>,
+    announce: Announce,
+    now: UnixTime,
+) -> impl StateChange<bool> + use<> {
+    let mailbox = MailboxName::from(mailbox);
+    of_known(account, move |state, row, _| {
+        let Some(message) = message else {
+            state.announce(row, &announce, now)?;
+            return Ok(true);
+        };
+        let before = state.stored_position(row, &mailbox)?;
+        let known = before.map(|before| before.position.uid_validity);
+        let Some(uid_validity) = message.uid_validity.or(known) else {
+            state.announce(row, &announce, now)?;
+            return Ok(true);
+        };
+        let next = before.and_then(|before| before.next(uid_validity));
+        if next.is_some_and(|next| message.uid < next) {
+            return Ok(false);
+        }
+        let after = message.uid.saturating_add(1);
+        let is_gap = next.is_some_and(|next| message.uid > next);
+        let told = match announce {
+            Announce::Nothing if before.is_none() || next == Some(message.uid) => 0,
+            Announce::Nothing => return Ok(true),
+            Announce::All | Announce::AllBut(_) => after,
+        };
+        let position = Position { uid_validity, uid_next: after };
+        state.store_position(row, &mailbox, StoredPosition { position, told })?;
+        // A device that has this message may lack those that were left out.
+        let announce =
+            if is_gap && announce != Announce::Nothing { Announce::All } else { announce };
+        state.announce(row, &announce, now)?;
+        Ok(true)
+    })
+}
+
+/// Notes whether the account is watched. One that is not has no credentials, here and in memory.
+#[must_use]
+pub fn watched(account: &AccountId, is_watched: bool) -> impl StateChange<()> + use<> {
+    of_known(account, move |state, row, account| {
+        state.cached(
+            "UPDATE accounts SET watched = ?1, credentials = CASE WHEN ?1 THEN credentials ELSE x'' END WHERE id = ?2",
+        )?
+        .execute(params![is_watched, row])?;
+        state.changes.push(Change::Watched { account: account.clone(), is_watched });
+        Ok(())
+    })
+}
+
+impl Operation<'_> {
+    pub(super) fn stored_position(
+        &self,
+        row: RowId,
+        mailbox: &MailboxName,
+    ) -> Result<Option<StoredPosition>> {
+        let found = self
+            .cached(
+                "SELECT uid_validity, uid_next, told FROM mailboxes WHERE account = ? AND name = ?",
+            )?
+            .query_row(params![row, &**mailbox], |row| {
+                let position =
+                    Position { uid_validity: loaded(row.get(0)?), uid_next: loaded(row.get(1)?) };
+                Ok(StoredPosition { position, told: loaded(row.get(2)?) })
+            })
+            .optional()?;
+        Ok(found)
+    }
+
+    pub(super) fn store_position(
+        &self,
+        row: RowId,
+        mailbox: &MailboxName,
+        StoredPosition { position, told }: StoredPosition,
+    ) -> Result<()> {
+        self.cached(
+            "INSERT INTO mailboxes (account, name, uid_validity, uid_next, told) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT (account, name) DO UPDATE SET told = CASE
+                 WHEN uid_validity = excluded.uid_validity THEN max(told, excluded.told) ELSE excluded.told END,
+             uid_validity = excluded.uid_validity, uid_next = excluded.uid_next",
+        )?
+        .execute(params![
+            row,
+            &**mailbox,
+            stored(position.uid_validity),
+            stored(position.uid_next),
+            stored(told)
+        ])?;
+        Ok(())
+    }
+}

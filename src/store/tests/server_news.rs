@@ -1,0 +1,136 @@
+//! Messages that the mail server tells of, and positions that a watch notes beside it.
+
+use super::*;
+use Announce::{All, AllBut, Nothing};
+
+/// A store with an account that has a token, after it noted these positions.
+async fn store(directory: &Path) -> Store {
+    let (store, _, _) = open(directory);
+    register(&store, "alice", "one").await;
+    store
+}
+
+fn message(uid: u64) -> Option<ToldMessage> {
+    Some(ToldMessage { uid, uid_validity: Some(7) })
+}
+
+async fn told(store: &Store, message: Option<ToldMessage>, announce: Announce) -> bool {
+    store.commit(change::told(&account("alice"), "INBOX", message, announce, NOW)).await.unwrap()
+}
+
+async fn noticed(store: &Store, uid_next: u64, announce: Announce) -> Noticed {
+    let position = Position { uid_validity: 7, uid_next };
+    let noticed = change::noticed(&account("alice"), "INBOX", position, announce, NOW);
+    store.commit(noticed).await.unwrap()
+}
+
+async fn next(store: &Store) -> Option<u64> {
+    let positions = store.positions(&account("alice")).await.unwrap();
+    positions.first().map(|(_, position)| position.uid_next)
+}
+
+#[tokio::test]
+async fn message_is_announced_once_whichever_way_it_is_heard() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _, changes) = open(directory.path());
+    register(&store, "alice", "one").await;
+    let pending = || {
+        let changes = changes.lock().unwrap();
+        changes.iter().filter(|change| matches!(change, Change::Pending { .. })).count()
+    };
+    assert_eq!(noticed(&store, 11, Nothing).await, Noticed::New);
+    assert!(told(&store, message(11), All).await);
+    assert_eq!((next(&store).await, pending()), (Some(12), 1));
+    assert_eq!(noticed(&store, 12, All).await, Noticed::Told, "the watch finds it, too");
+    assert!(!told(&store, message(11), All).await, "the mail server tells again");
+    assert_eq!(pending(), 1);
+    assert_eq!(noticed(&store, 13, All).await, Noticed::New, "the watch is first");
+    assert!(!told(&store, message(12), All).await, "and the mail server is late");
+    assert_eq!(pending(), 2);
+    assert!(told(&store, message(13), All).await);
+    assert_eq!(noticed(&store, 15, All).await, Noticed::New, "with another that was not told of");
+    assert_eq!(pending(), 4);
+    assert_eq!(noticed(&store, 12, All).await, Noticed::Told, "an old look comes late");
+    assert_eq!(pending(), 4);
+}
+
+#[tokio::test]
+async fn announced_message_covers_those_left_out_before_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _, changes) = open(directory.path());
+    register(&store, "alice", "one").await;
+    noticed(&store, 11, Nothing).await;
+    assert!(told(&store, message(14), AllBut(vec![token("one")])).await);
+    assert_eq!(next(&store).await, Some(15));
+    let last = changes.lock().unwrap().last().cloned();
+    let is_woken =
+        matches!(&last, Some(Change::Pending { tokens, .. }) if *tokens == [token("one")]);
+    assert!(is_woken, "a device that has the message may lack those before: {last:?}");
+    assert_eq!(noticed(&store, 15, All).await, Noticed::Told);
+}
+
+#[tokio::test]
+async fn message_that_is_not_pushed_moves_the_position_only_if_none_is_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path()).await;
+    assert!(told(&store, message(10), Nothing).await);
+    assert_eq!(next(&store).await, Some(11), "all before it is old");
+    assert!(told(&store, message(11), Nothing).await);
+    assert_eq!(next(&store).await, Some(12));
+    assert!(told(&store, message(14), Nothing).await);
+    assert_eq!(next(&store).await, Some(12), "12 and 13 are to be found");
+    assert_eq!(noticed(&store, 15, All).await, Noticed::New);
+}
+
+#[tokio::test]
+async fn uid_counts_within_its_uidvalidity() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path()).await;
+    let bare = |uid| Some(ToldMessage { uid, uid_validity: None });
+    assert!(told(&store, bare(3), All).await);
+    assert_eq!(next(&store).await, None, "no position without UIDVALIDITY");
+    assert!(told(&store, message(40), All).await);
+    assert!(!told(&store, bare(40), All).await, "that of the stored position");
+    let renewed = |uid| Some(ToldMessage { uid, uid_validity: Some(8) });
+    assert!(told(&store, renewed(2), All).await, "the mailbox was made again");
+    assert!(!told(&store, renewed(2), All).await);
+    assert_eq!(next(&store).await, Some(3));
+    assert_eq!(noticed(&store, 41, All).await, Noticed::New, "of another UIDVALIDITY");
+}
+
+#[tokio::test]
+async fn message_without_uid_is_announced_and_moves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path()).await;
+    noticed(&store, 11, Nothing).await;
+    assert!(told(&store, None, All).await);
+    assert!(told(&store, None, Nothing).await);
+    assert_eq!(next(&store).await, Some(11));
+    let unknown = change::told(&account("bob"), "INBOX", message(1), All, NOW);
+    assert!(!store.commit(unknown).await.unwrap(), "an account without a device");
+}
+
+#[tokio::test]
+async fn account_that_is_not_watched_has_no_credentials_and_is_not_called_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path()).await;
+    register(&store, "bob", "two").await;
+    store.commit(change::watched(&account("alice"), false)).await.unwrap();
+    let copy = killed(directory.path());
+    assert!(!holds(copy.path(), b"sesame-of-alice"));
+    let changed = Arc::new(Mutex::new(Vec::new()));
+    let settings = StoreSettings::memory(copy.path().join("state"));
+    let (_reopened, loaded) = Store::open(&settings, {
+        let changed = Arc::clone(&changed);
+        move |change| changed.lock().unwrap().push(change)
+    })
+    .unwrap();
+    let watched: Vec<_> = loaded
+        .accounts
+        .iter()
+        .map(|record| (&*record.account.user, record.is_watched, record.is_waiting()))
+        .collect();
+    assert_eq!(watched, [("alice", false, false), ("bob", true, true)]);
+    let called: Vec<_> = loaded.unannounced.iter().map(|found| found.token.clone()).collect();
+    assert_eq!(called, [token("two")], "only an account that needs a login");
+}
