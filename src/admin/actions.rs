@@ -51,6 +51,12 @@ pub(super) async fn rewatch(
     stream: &mut UnixStream,
 ) -> io::Result<()> {
     let before = count(reporter, account);
+    if reporter.registry().get(account).is_some_and(|known| !known.is_watched()) {
+        let words = format!(
+            "{account} has no watch: its route has `news: server`, and the mail server tells of new mail"
+        );
+        return reply_no(stream, words).await;
+    }
     if !reporter.registry().rewatch(account) {
         let words = format!(
             "{account} cannot be watched now: deltapush has no usable credentials for it; log in with its app"

@@ -105,7 +105,10 @@ impl TokenChange {
             return Ok(());
         }
         info!(session, %account, %token, "device token registered");
-        if registry.credentials(account).is_none() && !registry.keeps_sessions() {
+        let waits_for_credentials = registry
+            .get(account)
+            .is_some_and(|known| known.is_watched() && known.credentials().is_none());
+        if waits_for_credentials && !registry.keeps_sessions() {
             info!(
                 session, %account,
                 "account not watched: deltapush cannot use this login's credentials again; log in with a password (PLAIN \

@@ -29,8 +29,7 @@ pub(super) struct StoredPosition {
 impl StoredPosition {
     /// The lowest UID that is not known, in a mailbox with this UIDVALIDITY.
     fn next(&self, uid_validity: u64) -> Option<u64> {
-        let is_same = self.position.uid_validity == uid_validity;
-        is_same.then(|| self.position.uid_next.max(self.told))
+        (self.position.uid_validity == uid_validity).then_some(self.position.uid_next)
     }
 
     /// Reports if all messages up to this position were announced because the mail server told of them.
@@ -117,6 +116,7 @@ impl Operation<'_> {
         Ok(found)
     }
 
+    /// Stores a position. Messages that the mail server has told of stay behind it.
     pub(super) fn store_position(
         &self,
         row: RowId,
@@ -127,7 +127,9 @@ impl Operation<'_> {
             "INSERT INTO mailboxes (account, name, uid_validity, uid_next, told) VALUES (?, ?, ?, ?, ?)
              ON CONFLICT (account, name) DO UPDATE SET told = CASE
                  WHEN uid_validity = excluded.uid_validity THEN max(told, excluded.told) ELSE excluded.told END,
-             uid_validity = excluded.uid_validity, uid_next = excluded.uid_next",
+             uid_next = CASE
+                 WHEN uid_validity = excluded.uid_validity THEN max(told, excluded.uid_next) ELSE excluded.uid_next END,
+             uid_validity = excluded.uid_validity",
         )?
         .execute(params![
             row,

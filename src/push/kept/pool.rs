@@ -147,6 +147,11 @@ impl SessionPool {
             tokio::spawn(log_out(session.stream));
             return;
         };
+        if !account.is_watched() {
+            debug!(%account, "session not kept: the mail server tells of new mail");
+            tokio::spawn(log_out(session.stream));
+            return;
+        }
         // With IDLE alone a session can be returned as it was; NOTIFY cannot be undone.
         let needs_notify = session.inherited.notify || self.0.context.mailboxes(&account).len() > 1;
         session.abilities.notify &= needs_notify;

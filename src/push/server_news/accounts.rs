@@ -14,7 +14,8 @@ struct Candidate {
     account: Arc<Account>,
     /// The names that it goes by: at the mail server, and at deltapush.
     names: Vec<String>,
-    source: NewsSource,
+    /// Its route takes news of the mail server.
+    takes_news: bool,
 }
 
 /// The accounts that `name` means and whose news `scope` covers; none if no such account has a device.
@@ -44,7 +45,7 @@ pub(super) fn find(
     if meant.is_empty() && !name.contains('@') {
         let is_short = |own: &String| is_same(local_part(own), name);
         meant = candidates.into_iter().filter(|found| found.names.iter().any(is_short)).collect();
-        meant.retain(|found| found.source.has_server());
+        meant.retain(|found| found.takes_news);
         if meant.len() > 1 {
             return Err(NewsError::Ambiguous);
         }
@@ -52,7 +53,7 @@ pub(super) fn find(
     if meant.is_empty() {
         return Ok(Vec::new());
     }
-    meant.retain(|found| found.source.has_server());
+    meant.retain(|found| found.takes_news);
     if meant.is_empty() {
         return Err(NewsError::NotConfigured);
     }
@@ -66,8 +67,8 @@ pub(super) fn find(
 impl Candidate {
     fn new(context: &WatchContext, account: Arc<Account>) -> Self {
         let names = context.logins(&account.id);
-        let source = context.news_source(&account.id);
-        Self { account, names, source }
+        let takes_news = context.news_source(&account.id).is_some_and(NewsSource::has_server);
+        Self { account, names, takes_news }
     }
 }
 

@@ -7,7 +7,7 @@ use super::NewsReceiver;
 use crate::account::AccountId;
 use crate::mailbox_name::MailboxName;
 use crate::secret::DeviceToken;
-use crate::store::{Announce, Position, StoreError};
+use crate::store::{Announce, Noticed, Position, StoreError};
 use crate::telemetry::TelemetryEvent;
 
 /// A mailbox that a client has opened, as its server described it.
@@ -59,17 +59,19 @@ impl NewsReceiver {
             (_, Some(device)) => Announce::AllBut(vec![device.clone()]),
             (_, None) => Announce::All,
         };
-        registry.noticed(id, mailbox, *position, announce).await?;
-        if missed > 0 {
-            account.news_missed(missed);
-            info!(
-                account = %id, missed,
-                "the mail server did not tell of all new messages: deltapush noticed when a client opened the mailbox, and wakes \
-                 the account's other devices"
-            );
-            let (account, announce, since) = (&account.telemetry, true, None);
-            self.context.report(&TelemetryEvent::Noticed { account, mailbox, announce, since });
+        let wakes = account.tokens().iter().any(|token| announce.includes(token));
+        if registry.noticed(id, mailbox, *position, announce).await? == Noticed::Told || missed == 0
+        {
+            return Ok(());
         }
+        account.news_missed(missed);
+        info!(
+            account = %id, missed,
+            "the mail server did not tell of all new messages: deltapush noticed when a client opened the mailbox, and wakes the \
+             account's other devices"
+        );
+        let (account, announce, since) = (&account.telemetry, wakes, None);
+        self.context.report(&TelemetryEvent::Noticed { account, mailbox, announce, since });
         Ok(())
     }
 }

@@ -41,7 +41,7 @@ const SPREAD: Duration = Duration::from_secs(2);
 
 /// Watches an account until that makes no sense any more.
 pub(super) async fn watch(context: Arc<WatchContext>, account: Arc<Account>) {
-    let has_watch = context.news_source(&account.id).has_watch();
+    let has_watch = context.has_watch(&account);
     if has_watch != account.is_watched() {
         Box::pin(set_watched(&context, &account, has_watch)).await;
     }

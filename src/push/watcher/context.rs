@@ -130,6 +130,7 @@ impl WatchContext {
 
     /// The mail server's news is all that wakes the account's devices.
     pub(super) fn server_tells(&self, account: &Account) {
+        account.kept.close_all();
         if !account.watch.is_server_telling() {
             account.watch.begin(Duration::ZERO);
             account.watch.set(WatchState::ServerTells);
@@ -260,10 +261,15 @@ impl WatchContext {
         [account.login().to_owned()].into_iter().chain(client).collect()
     }
 
-    /// How deltapush learns of the account's new mail.
-    pub(in crate::push) fn news_source(&self, account: &AccountId) -> NewsSource {
+    /// How deltapush learns of the account's new mail; `None` if no route leads to its mail server any more.
+    pub(in crate::push) fn news_source(&self, account: &AccountId) -> Option<NewsSource> {
         let found = self.upstreams.get().routes.find_again(&account.upstream, account.login());
-        found.map(|(target, _)| target.terms.news).unwrap_or_default()
+        found.map(|(target, _)| target.terms.news)
+    }
+
+    /// Reports if the account is to be watched: it stays what it is if no route leads to it.
+    pub(super) fn has_watch(&self, account: &Account) -> bool {
+        self.news_source(&account.id).map_or(account.is_watched(), NewsSource::has_watch)
     }
 
     /// The host by which the account's server is treated: one that is looked up is looked up now, if need be.

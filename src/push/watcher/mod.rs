@@ -3,6 +3,8 @@
 
 mod account;
 pub(in crate::push) mod context;
+#[cfg(test)]
+mod news_tests;
 pub(in crate::push) mod session;
 #[cfg(test)]
 mod testing;
@@ -75,7 +77,7 @@ impl Watchers {
     /// Begins and ends watches of accounts whose routes learn of new mail in another way now.
     fn routes_changed(&self) {
         for account in self.context.registry.accounts() {
-            if self.context.news_source(&account.id).has_watch() != account.is_watched() {
+            if self.context.has_watch(&account) != account.is_watched() {
                 self.start(&account);
             }
         }

@@ -19,6 +19,7 @@ use crate::credentials::Credentials;
 use crate::push::account::Account;
 use crate::push::kept::KeptSessions;
 use crate::push::registry::{Registry, TokenNews};
+use crate::push::server_news::{NewsError, NewsOutcome, NewsReceiver, NewsScope, ServerNews};
 use crate::reloadable::Reloadable;
 use crate::secret::DeviceToken;
 use crate::store::StoreSettings;
@@ -155,6 +156,9 @@ pub(super) struct Watching {
     pub(super) registry: Registry,
     pub(super) kept: KeptSessions,
     pub(super) news: TokenNews,
+    pub(super) receiver: NewsReceiver,
+    upstreams: Reloadable<Upstreams>,
+    port: u16,
     _end: tokio_util::sync::DropGuard,
     _directory: TempDir,
 }
@@ -165,10 +169,17 @@ impl Watching {
         server: &MailboxServer,
         settings: fn(std::path::PathBuf) -> StoreSettings,
     ) -> Self {
+        Self::start_with(server, settings, "idle")
+    }
+
+    /// The same, with another source of news.
+    pub(super) fn start_with(
+        server: &MailboxServer,
+        settings: fn(std::path::PathBuf) -> StoreSettings,
+        news: &str,
+    ) -> Self {
         let port = server.port;
-        let yaml =
-            format!("routes: [{{domain: \"*\", upstream: \"imap+plain://127.0.0.1:{port}\"}}]\n");
-        let config = Config::parse(&yaml, Path::new(""), "test").unwrap();
+        let config = configuration(port, news);
         let directory = tempfile::tempdir().unwrap();
         let (registry, events, news) =
             Registry::open(&settings(directory.path().join("state"))).unwrap();
@@ -177,18 +188,46 @@ impl Watching {
         let account =
             AccountId::new("alice@lab.test", &upstreams.routes.find(&asked).unwrap().name());
         let settings = Reloadable::new(WatchSettings::new(&config.startup, &config.live));
+        let upstreams = Reloadable::new(upstreams);
         let watchers = Watchers::new(
             &config.startup,
             registry.clone(),
-            Reloadable::new(upstreams),
+            upstreams.clone(),
             settings,
             Tracer::default(),
         );
+        let receiver = NewsReceiver::new(&watchers);
         let kept = KeptSessions::new(&watchers, &config.startup.keep);
         let end = CancellationToken::new();
         tokio::spawn(kept.clone().run(end.clone()));
         tokio::spawn(watchers.run(events, end.clone()));
-        Self { account, registry, kept, news, _end: end.drop_guard(), _directory: directory }
+        Self {
+            account,
+            registry,
+            kept,
+            news,
+            receiver,
+            upstreams,
+            port,
+            _end: end.drop_guard(),
+            _directory: directory,
+        }
+    }
+
+    /// The route is read again, with another source of news.
+    pub(super) fn reload(&self, news: &str) {
+        self.upstreams.set(Upstreams::new(&configuration(self.port, news).live).unwrap());
+    }
+
+    /// The mail server tells of a message.
+    pub(super) async fn tell(&self, uid: u64) -> Result<NewsOutcome, NewsError> {
+        let news = ServerNews {
+            name: "alice@lab.test".into(),
+            uid: Some(uid),
+            uid_validity: Some(7),
+            ..ServerNews::default()
+        };
+        self.receiver.receive(news, &NewsScope::All).await
     }
 
     pub(super) async fn register(&self) {
@@ -209,6 +248,13 @@ impl Watching {
     pub(super) fn posted(&mut self) -> Vec<DeviceToken> {
         std::iter::from_fn(|| self.news.try_recv()).map(|(token, _)| token).collect()
     }
+}
+
+fn configuration(port: u16, news: &str) -> Config {
+    let yaml = format!(
+        "routes: [{{domain: \"*\", upstream: \"imap+plain://127.0.0.1:{port}\", news: {news}}}]\n"
+    );
+    Config::parse(&yaml, Path::new(""), "test").unwrap()
 }
 
 pub(super) fn token() -> DeviceToken {

@@ -50,8 +50,9 @@ async fn message_is_announced_once_whichever_way_it_is_heard() {
     assert!(told(&store, message(13), All).await);
     assert_eq!(noticed(&store, 15, All).await, Noticed::New, "with another that was not told of");
     assert_eq!(pending(), 4);
+    assert!(told(&store, message(20), All).await);
     assert_eq!(noticed(&store, 12, All).await, Noticed::Told, "an old look comes late");
-    assert_eq!(pending(), 4);
+    assert_eq!((next(&store).await, pending()), (Some(21), 5));
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use tracing::{debug, info};
 use super::end::{Ended, WatchEnd};
 use super::{ReturnRequests, SessionTask};
 use crate::clock::{now, reached};
+use crate::config::NewsSource;
 use crate::machine::Machine;
 use crate::mailbox_name::MailboxName;
 use crate::parser::reader::{ResponseReader, ResponseTooLong};
@@ -78,7 +79,10 @@ impl<'a> WatchSession<'a> {
             reader: ResponseReader::new(MAX_RESPONSE),
             notify: task.notify,
             was_watching: false,
-            takes_news: task.context.news_source(&task.account.id).has_server(),
+            takes_news: task
+                .context
+                .news_source(&task.account.id)
+                .is_some_and(NewsSource::has_server),
             logout: task.logout,
             when_watching: task.when_watching,
             return_requests: task.return_requests,
