@@ -293,12 +293,18 @@ impl Server {
             admin::start(&startup.admin, &live.hostname, password, sources, &tls, &tasks, &stop)
                 .await;
         }
+        let news_receiver = NewsReceiver::new(&watchers);
         let (watches, waker) = (watchers.run(account_events, stop.clone()), kept.run(stop.clone()));
         let mut watching = tasks.spawn(async move { tokio::join!(watches, waker) });
         let reporter = Reporter::new(registry.clone(), watch_settings)
             .with_gate(Arc::clone(&gate))
             .with_certificates(Arc::clone(&tls.certificates));
-        let answers = Arc::new(ControlServer::new(reporter, notifier.tester(), tracer.clone()));
+        let answers = Arc::new(ControlServer::new(
+            reporter,
+            notifier.tester(),
+            tracer.clone(),
+            news_receiver,
+        ));
         if let Some(control) = control {
             tasks.spawn(control.serve(answers, stop.clone()));
         }

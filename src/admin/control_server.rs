@@ -6,13 +6,15 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 
 use super::actions::{self, PushTest};
-use super::lookup;
+use super::control::Request;
 use super::question::{AccountName, ControlQuestion};
 use super::reply::{reply_no, reply_ok};
 use super::status::Reporter;
 use super::trace;
+use super::{lookup, news};
 use crate::account::AccountId;
 use crate::push::push_test::Tester;
+use crate::push::server_news::NewsReceiver;
 use crate::trace::Tracer;
 
 /// The server side of the control socket.
@@ -20,25 +22,47 @@ pub struct ControlServer {
     reporter: Reporter,
     tester: Tester,
     tracer: Tracer,
+    news: NewsReceiver,
+}
+
+/// The user at the other end of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Peer {
+    /// Root, or the user of this process.
+    pub(super) is_trusted: bool,
+}
+
+impl Peer {
+    /// The user by whom `stream` was connected.
+    pub(super) fn of(stream: &UnixStream) -> Self {
+        let own = rustix::process::geteuid().as_raw();
+        let is_trusted = stream.peer_cred().is_ok_and(|peer| [0, own].contains(&peer.uid()));
+        Self { is_trusted }
+    }
 }
 
 impl ControlServer {
-    /// Answers from `reporter` and `tracer`; wakes devices by `tester`.
+    /// Answers from `reporter` and `tracer`; wakes devices by `tester`; hands news of the mail server to `news`.
     #[must_use]
-    pub fn new(reporter: Reporter, tester: Tester, tracer: Tracer) -> Self {
-        Self { reporter, tester, tracer }
+    pub fn new(reporter: Reporter, tester: Tester, tracer: Tracer, news: NewsReceiver) -> Self {
+        Self { reporter, tester, tracer, news }
     }
 
-    /// Answers one request on its connection.
+    /// Answers one request of `peer` on its connection.
     ///
     /// # Errors
     /// If the operator's command has hung up.
     pub(super) async fn answer(
         &self,
-        question: ControlQuestion,
+        request: Request,
+        peer: Peer,
         stream: &mut UnixStream,
     ) -> io::Result<()> {
-        match question {
+        match request.question {
+            ControlQuestion::News(told) => {
+                let answer = news::receive(&self.news, told, request.header, peer).await;
+                reply_ok(stream, &serde_json::to_string(&answer)?).await
+            }
             ControlQuestion::Alive => reply_ok(stream, "").await,
             ControlQuestion::Status { names } => self.status(&names, stream).await,
             ControlQuestion::Account(named) => match self.find(&named) {

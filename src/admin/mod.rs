@@ -9,6 +9,7 @@ pub mod format;
 mod latency_report;
 pub mod layout;
 mod lookup;
+mod news;
 pub mod question;
 mod reply;
 pub mod report;

@@ -37,6 +37,72 @@ pub enum ControlQuestion {
     },
     /// The protocol of running sessions as JSON Lines, until the operator's command hangs up.
     Trace(AskedTrace),
+    /// The mail server's news of a message. Its header follows the line. The answer is a [`NewsAnswer`] as JSON.
+    News(AskedNews),
+}
+
+impl ControlQuestion {
+    /// The length of the header that follows the question, in bytes.
+    pub(super) fn header_bytes(&self) -> usize {
+        match self {
+            Self::News(told) => told.header_bytes,
+            _ => 0,
+        }
+    }
+}
+
+/// The mail server's news, without the header.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedNews {
+    /// The account: its user at the mail server, or one of its addresses.
+    pub name: String,
+    /// The mailbox of the message; empty for INBOX.
+    #[serde(default)]
+    pub mailbox: String,
+    /// The UID of the message.
+    pub uid: Option<u64>,
+    /// UIDVALIDITY of the mailbox.
+    pub uid_validity: Option<u64>,
+    /// The sender's address, in place of a header.
+    pub from: Option<String>,
+    /// The length of the header, in bytes; 0 if it is not known.
+    #[serde(default)]
+    pub header_bytes: usize,
+}
+
+impl AskedNews {
+    /// News of an account with this name, and no more.
+    #[must_use]
+    pub fn of(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+}
+
+/// The outcome of news.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NewsAnswer {
+    /// It is accepted, with this effect, in words.
+    Accepted(String),
+    /// It is not accepted.
+    Refused {
+        /// The kind of reason.
+        kind: NewsRefusal,
+        /// The reason and the remedy.
+        words: String,
+    },
+}
+
+/// A kind of reason for which news is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NewsRefusal {
+    /// It makes no sense.
+    Invalid,
+    /// The configuration does not permit it.
+    NotConfigured,
+    /// It can be accepted later.
+    Later,
 }
 
 /// An account by name.
