@@ -88,6 +88,9 @@ pub(crate) enum MainCommand {
     Account(commands::account::AccountArguments),
     /// Wake an account's devices once and wait until they connect
     PushTest(commands::push_test::PushTestArguments),
+    /// Tell deltapush of the new message on standard input, as pipes of a mail server do; for routes with `news: server` or
+    /// `news: both`
+    News(commands::news::NewsArguments),
     /// Follow the protocol of running sessions until Ctrl-C
     #[command(args_conflicts_with_subcommands = true)]
     Trace(commands::trace::TraceTask),
@@ -125,6 +128,8 @@ Examples:
   deltapush status                        show watches, pushes and problems
   deltapush account you@example.org       show why a message was late
   deltapush push-test you@example.org     test whether a push wakes the phone
+  deltapush news you@example.org <message
+                                          tell of a message, as a mail server does
   deltapush trace --account you@example.org
                                           follow the protocol of an account
   deltapush state backup /backup/state.sqlite
@@ -133,16 +138,19 @@ Examples:
 Exit codes:
    0  success
   64  wrong usage of the command line
-  65  the input is not a trace file
+  65  the input is not a trace file; the news makes no sense
   69  no running deltapush answers, or it refused the request; no mail server
       was found or reached; the service did not start
   70  a bug in deltapush
   71  a call to the operating system failed, for example opening a port
   74  the state cannot be opened or is damaged, or its key does not fit
   75  not now: no device connected, the mailbox is not watched; at the start,
-      the disk is full or another deltapush uses the state
+      the disk is full or another deltapush uses the state; for `news`, no
+      deltapush accepts it now
+  77  the socket for news cannot be opened
   78  the configuration, or a file that it names, is not valid or cannot be
-      used; it refuses the login that `check --login` names";
+      used; it refuses the login that `check --login` names; the route takes
+      no news";
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,7 @@ pub(crate) const EX_SOFTWARE: u8 = 70;
 pub(crate) const EX_OSERR: u8 = 71;
 pub(crate) const EX_IOERR: u8 = 74;
 pub(crate) const EX_TEMPFAIL: u8 = 75;
+pub(crate) const EX_NOPERM: u8 = 77;
 pub(crate) const EX_CONFIG: u8 = 78;
 
 /// Codes of `run` after which a restart changes nothing: the service unit names them in `RestartPreventExitStatus`. The other
@@ -73,6 +74,9 @@ fn exit_code_of(refusal: &CommandError) -> u8 {
         Fault::Configuration => EX_CONFIG,
         Fault::Unavailable => EX_UNAVAILABLE,
         Fault::System => EX_OSERR,
+        Fault::Data => EX_DATAERR,
+        Fault::Later => EX_TEMPFAIL,
+        Fault::Permission => EX_NOPERM,
     }
 }
 

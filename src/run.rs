@@ -253,6 +253,8 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), RunError> {
         let control = ControlSocket::open(&self.config.startup.storage.directory);
+        let news = self.config.startup.news.socket.as_deref();
+        let commands = [control, news.and_then(ControlSocket::open_for_news)];
         ready();
         introduce(&self.config, &listeners, &self.tls, &self.registry);
         raise_file_limit(&self.config, self.registry.len());
@@ -305,8 +307,8 @@ impl Server {
             tracer.clone(),
             news_receiver,
         ));
-        if let Some(control) = control {
-            tasks.spawn(control.serve(answers, stop.clone()));
+        for socket in commands.into_iter().flatten() {
+            tasks.spawn(socket.serve(Arc::clone(&answers), stop.clone()));
         }
         for BoundListener { socket, listener } in listeners {
             let serving =

@@ -31,6 +31,9 @@ _deltapush() {
             deltapush,init)
                 cmd="deltapush__subcmd__init"
                 ;;
+            deltapush,news)
+                cmd="deltapush__subcmd__news"
+                ;;
             deltapush,push-test)
                 cmd="deltapush__subcmd__push__subcmd__test"
                 ;;
@@ -81,6 +84,9 @@ _deltapush() {
                 ;;
             deltapush__subcmd__help,init)
                 cmd="deltapush__subcmd__help__subcmd__init"
+                ;;
+            deltapush__subcmd__help,news)
+                cmd="deltapush__subcmd__help__subcmd__news"
                 ;;
             deltapush__subcmd__help,push-test)
                 cmd="deltapush__subcmd__help__subcmd__push__subcmd__test"
@@ -170,7 +176,7 @@ _deltapush() {
 
     case "${cmd}" in
         deltapush)
-            opts="-h -V --config --trace --help --version run check doctor init qr status account push-test trace state help"
+            opts="-h -V --config --trace --help --version run check doctor init qr status account push-test news trace state help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -366,7 +372,7 @@ _deltapush() {
             return 0
             ;;
         deltapush__subcmd__help)
-            opts="run check doctor init qr status account push-test trace state help"
+            opts="run check doctor init qr status account push-test news trace state help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -464,6 +470,20 @@ _deltapush() {
             return 0
             ;;
         deltapush__subcmd__help__subcmd__init)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        deltapush__subcmd__help__subcmd__news)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -663,6 +683,48 @@ _deltapush() {
                     return 0
                     ;;
                 --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        deltapush__subcmd__news)
+            opts="-h --mailbox --uid --uidvalidity --from --socket --timeout --never-fail --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --mailbox)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --uid)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --uidvalidity)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -11,6 +11,7 @@ pub mod check;
 pub mod doctor;
 mod findings;
 pub mod init;
+pub mod news;
 mod password;
 pub mod progress;
 pub mod push_test;
@@ -66,6 +67,12 @@ pub enum Fault {
     Unavailable,
     /// The operating system refused.
     System,
+    /// The input makes no sense.
+    Data,
+    /// It may succeed later.
+    Later,
+    /// The user may not do it.
+    Permission,
 }
 
 impl Fault {

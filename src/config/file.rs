@@ -9,8 +9,8 @@ use super::push::Push;
 use super::startup::{PushDelivery, StartupConfig};
 use super::{
     AccountSettingsByName, Acme, Admin, Allow, Certificate, Config, DnsSettings, Hostname,
-    KeepSettings, Listener, Located, LoginSettings, Metadata, PacingLimits, RelaySettings, Route,
-    ServerSettings, SessionLimits, Storage, TraceSettings,
+    KeepSettings, Listener, Located, LoginSettings, Metadata, NewsSettings, PacingLimits,
+    RelaySettings, Route, ServerSettings, SessionLimits, Storage, TraceSettings,
 };
 
 /// A section per field, as it stands in the file.
@@ -30,6 +30,7 @@ pub(super) struct ConfigFile {
     accounts: AccountSettingsByName,
     metadata: Metadata,
     storage: Storage,
+    news: NewsSettings,
     keep: KeepSettings,
     login: LoginSettings,
     limits: SessionLimits,
@@ -54,6 +55,7 @@ impl Default for ConfigFile {
             accounts: AccountSettingsByName::new(),
             metadata: Metadata::default(),
             storage: Storage::default(),
+            news: NewsSettings::default(),
             keep: KeepSettings::default(),
             login: LoginSettings::default(),
             limits: SessionLimits::default(),
@@ -105,6 +107,7 @@ impl From<ConfigFile> for Config {
             accounts,
             metadata,
             storage,
+            news,
             keep,
             login,
             limits,
@@ -116,6 +119,7 @@ impl From<ConfigFile> for Config {
             startup: StartupConfig {
                 sockets: listeners.iter().map(Listener::socket).collect(),
                 storage,
+                news,
                 keep,
                 admin,
                 log_format,

@@ -7,7 +7,8 @@ use reqwest::Url;
 
 use super::listeners::ListenerSocket;
 use super::{
-    Admin, Config, Contact, KeepSettings, LogFormat, PacingLimits, ServerSettings, Storage, Trust,
+    Admin, Config, Contact, KeepSettings, LogFormat, NewsSettings, PacingLimits, ServerSettings,
+    Storage, Trust,
 };
 
 /// Values that a running server cannot change.
@@ -17,6 +18,8 @@ pub struct StartupConfig {
     pub sockets: Vec<ListenerSocket>,
     /// The persistent state.
     pub storage: Storage,
+    /// Ways of the mail server's news.
+    pub news: NewsSettings,
     /// Kept sessions, where no password is stored.
     pub keep: KeepSettings,
     /// The admin listener: web page, metrics and health.
@@ -61,11 +64,22 @@ impl StartupConfig {
     #[must_use]
     pub fn changed_keys(&self, new: &Self) -> Vec<&'static str> {
         // Without `..`: a key that is not compared does not compile.
-        let Self { sockets, storage, keep, admin, log_format, push, idle_renewal, pace, servers } =
-            self;
+        let Self {
+            sockets,
+            storage,
+            news,
+            keep,
+            admin,
+            log_format,
+            push,
+            idle_renewal,
+            pace,
+            servers,
+        } = self;
         [
             ("address or tls of listeners", !are_same(sockets, &new.sockets)),
             ("storage", *storage != new.storage),
+            ("news", *news != new.news),
             ("keep", *keep != new.keep),
             ("admin", *admin != new.admin),
             ("log.format", *log_format != new.log_format),
@@ -87,6 +101,7 @@ impl StartupConfig {
         let resolve = |path: &mut PathBuf| *path = base_dir.join(&path);
         resolve(&mut self.storage.directory);
         self.storage.key_file.as_mut().map(resolve);
+        self.news.socket.as_mut().map(resolve);
         self.admin.password_file.as_mut().map(resolve);
         if let Some(ca) = &mut self.push.ca {
             ca.resolve(base_dir);

@@ -57,6 +57,8 @@ mod mechanisms;
 #[cfg(test)]
 mod neighbours;
 #[cfg(test)]
+mod news_command;
+#[cfg(test)]
 mod next_method;
 #[cfg(test)]
 mod odd_commands;

@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use super::Folder;
 
 /// Every command and subcommand.
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "",
     "run",
     "check",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 18] = [
     "account NAME forget",
     "account NAME rewatch",
     "push-test",
+    "news",
     "trace",
     "trace show",
     "trace export",
