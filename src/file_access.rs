@@ -16,8 +16,7 @@ const MAX_LINKS: u8 = 8;
 const PERMISSIONS: u32 = 0o7777;
 
 /// The remedy for a service that is to make a file elsewhere.
-const SERVICE_FOLDER: &str =
-    "the service can write below /var/lib/deltapush only; name a folder there in the configuration";
+const SERVICE_FOLDER: &str = "the service can write below /var/lib/deltapush and /run/deltapush only; name a folder there in the configuration";
 
 /// The remedy for files that only root can read, and that certbot makes again and again.
 const COPY_OF_CERTBOT: &str = "let certbot copy it: \"From certbot\" in docs/certificates.md";
@@ -276,7 +275,7 @@ mod tests {
         assert_eq!(explain(Path::new("/nonexistent"), &full), full.to_string());
         assert!(!is_refused(&missing) && first_refused(["/nonexistent".into()]).is_none());
         let read_only = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
-        assert!(explain(Path::new("/etc/x"), &read_only).contains("below /var/lib/deltapush only"));
+        assert!(explain(Path::new("/etc/x"), &read_only).contains("and /run/deltapush only"));
     }
 
     #[test]

@@ -131,6 +131,13 @@ mod tests {
         let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
         let data = Path::new("/var/lib").join(value("StateDirectory="));
         assert_eq!(data_folder(Path::new(SERVICE_CONFIG)), Some(data));
+        let news = Path::new("/run").join(value("RuntimeDirectory=")).join("news.sock");
+        assert_eq!(news, Path::new(crate::admin::control::NEWS_SOCKET));
+        assert_eq!(
+            value("RuntimeDirectoryMode="),
+            "0755",
+            "users of the mail server go through it"
+        );
         let users = include_str!("../../../contrib/systemd/deltapush.sysusers");
         assert!(users.contains(&format!("\nu {} ", value("User="))), "{users}");
     }
