@@ -1,7 +1,10 @@
-//! News of the mail server that `deltapush news` hands over.
+//! News of the mail server: what `deltapush news` hands over, and the report of an account.
 
+use super::clock::DisplayClock;
 use super::control_server::Peer;
 use super::question::{AskedNews, NewsAnswer, NewsRefusal};
+use super::report::{AccountProblem, NewsReport, WatchKind};
+use crate::push::account::NewsStatus;
 use crate::push::server_news::{
     NewsError, NewsHeaders, NewsOutcome, NewsReceiver, NewsScope, ServerNews,
 };
@@ -60,9 +63,50 @@ fn kind(error: &NewsError) -> NewsRefusal {
     }
 }
 
+/// The report of an account's news, and the problem if the mail server leaves messages out that no watch finds.
+pub(super) fn describe(
+    status: NewsStatus,
+    watch: WatchKind,
+    clock: DisplayClock,
+) -> (Option<NewsReport>, Option<AccountProblem>) {
+    let report = NewsReport {
+        last: status.last.map(|last| clock.time_of(last)),
+        missed: status.missed,
+        missed_at: status.missed_at.map(|missed| clock.time_of(missed)),
+    };
+    let is_all = watch == WatchKind::ServerTells;
+    let problem = (is_all && status.is_silent()).then(|| AccountProblem {
+        words: NewsReport::SILENT.to_owned(),
+        cure: NewsReport::REMEDY.to_owned(),
+    });
+    let has_told = report != NewsReport::default();
+    ((is_all || has_told).then_some(report), problem)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
     use super::*;
+
+    #[test]
+    fn silence_is_a_problem_where_no_watch_finds_the_messages() {
+        let (clock, now) = (DisplayClock::now(), Instant::now());
+        let ago = |seconds| now.checked_sub(Duration::from_secs(seconds));
+        let described = |status, watch| describe(status, watch, clock);
+        let silent = NewsStatus { last: ago(90), missed: 2, missed_at: ago(5) };
+        let (report, problem) = described(silent, WatchKind::ServerTells);
+        assert_eq!(report.unwrap().missed, 2);
+        assert_eq!(problem.unwrap().words, NewsReport::SILENT);
+        assert!(described(silent, WatchKind::Watching).1.is_none(), "the watch found them");
+        let well = NewsStatus { last: ago(5), missed: 2, missed_at: ago(90) };
+        assert!(described(well, WatchKind::ServerTells).1.is_none());
+        let none = NewsStatus::default();
+        assert!(described(none, WatchKind::ServerTells).0.is_some());
+        assert_eq!(described(none, WatchKind::Watching), (None, None));
+    }
 
     #[test]
     fn uid_counts_only_from_trusted_users() {

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::format::{ago, counted};
+
 /// The status of the running server and its accounts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
@@ -134,6 +136,9 @@ pub struct AccountCounts {
     pub accounts: usize,
     /// Accounts whose mailbox is watched now.
     pub watched: usize,
+    /// Accounts without a watch, of whose new mail the mail server tells.
+    #[serde(default)]
+    pub told: usize,
     /// Accounts with a [`AccountProblem`].
     pub problems: usize,
     /// Accounts that wait for their phone to log in, because the password is not known.
@@ -172,6 +177,9 @@ pub struct AccountReport {
     pub background_fetch: Option<Timestamp>,
     /// The checked mailboxes, by name.
     pub mailboxes: Vec<MailboxReport>,
+    /// The mail server's news of it, if its route takes any or took any since the start.
+    #[serde(default)]
+    pub news: Option<NewsReport>,
     /// The last new mail, since the start.
     pub last_message: Option<Timestamp>,
     /// The last POST for one of its devices that was answered, since the start.
@@ -188,6 +196,8 @@ pub enum WatchKind {
     Watching,
     /// A client of the account waits for mail itself; the observer of its session wakes the other devices.
     WithClient,
+    /// There is no watch: the mail server tells of new mail.
+    ServerTells,
     /// It waits for a permit of the pacing, or is logging in.
     Connecting,
     /// It was interrupted and tries again.
@@ -211,6 +221,7 @@ impl WatchKind {
         match self {
             Self::Watching => "watching",
             Self::WithClient => "its client waits",
+            Self::ServerTells => "mail server tells",
             Self::Connecting => "connecting",
             Self::Interrupted => "interrupted",
             Self::Ended => "ended",
@@ -219,6 +230,43 @@ impl WatchKind {
             Self::Unusable => "cannot be watched",
             Self::NotStarted => "not started yet",
         }
+    }
+}
+
+/// The mail server's news of an account, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewsReport {
+    /// When the mail server last told of a message.
+    pub last: Option<Timestamp>,
+    /// Messages that it did not tell of: a watch or a client's session found them.
+    pub missed: u64,
+    /// When such a message was last found.
+    pub missed_at: Option<Timestamp>,
+}
+
+impl NewsReport {
+    /// The problem where no watch finds what the mail server leaves out.
+    pub const SILENT: &str = "the mail server does not tell of new mail any more";
+    /// The remedy for it.
+    pub const REMEDY: &str = "look into the log of the mail server for deltapush, and try `deltapush news ADDRESS </dev/null` on it; \
+                              messages that programs copy into the mailbox are never told of";
+
+    /// Reports if the mail server has told of nothing since a message was found that it left out.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.missed_at.is_some_and(|missed| self.last.is_none_or(|last| last < missed))
+    }
+
+    /// What the mail server told of and what not, as text.
+    #[must_use]
+    pub fn words(&self, now: Timestamp) -> String {
+        let told = match self.last {
+            Some(last) => format!("the mail server last told of a message {}", ago(last, now)),
+            None => "the mail server has told of no message since the start".to_owned(),
+        };
+        let Some(missed) = self.missed_at else { return told };
+        let messages = counted(self.missed, "message");
+        format!("{told}; it did not tell of {messages}, the last found {}", ago(missed, now))
     }
 }
 

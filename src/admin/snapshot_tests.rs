@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::layout::Layout;
 use super::report::{
     AccountCounts, AccountProblem, AccountReport, DeviceReport, ErasedReport, GivenUpReport,
-    LimitedServer, MailboxReport, Notifications, PushReport, QuarantineReport, StatusReport,
-    TokenlessReport, WatchKind, WatchReport,
+    LimitedServer, MailboxReport, NewsReport, Notifications, PushReport, QuarantineReport,
+    StatusReport, TokenlessReport, WatchKind, WatchReport,
 };
 use super::table;
 use super::timeline::{AccountHistory, Happened, TimelineKind};
@@ -53,6 +53,7 @@ fn watched(name: &str) -> AccountReport {
         messages: "encrypted messages: its apps fetch no others".into(),
         background_fetch: Some(before(718)),
         mailboxes: vec![MailboxReport { name: "INBOX".into(), uid_next: 421 }],
+        news: None,
         last_message: Some(before(722)),
         last_push: Some(PushReport {
             at: before(722),
@@ -85,6 +86,7 @@ fn report(accounts: Vec<AccountReport>) -> StatusReport {
         counts: AccountCounts {
             accounts: accounts.len(),
             watched: in_state(WatchKind::Watching),
+            told: in_state(WatchKind::ServerTells),
             problems: accounts.iter().filter(|account| account.problem.is_some()).count(),
             waiting: in_state(WatchKind::WaitingForLogin),
             unusable: in_state(WatchKind::Unusable),
@@ -148,6 +150,33 @@ fn status_of_one_account() {
     }];
     let report = StatusReport { tokenless, ..report(vec![watched("alice@example.org")]) };
     assert_snapshot!(table::status(&report, of_width(100)));
+}
+
+#[test]
+fn status_of_accounts_of_which_the_mail_server_tells() {
+    let silent = NewsReport { last: Some(before(90_000)), missed: 3, missed_at: Some(before(600)) };
+    let told = |name: &str, news: NewsReport| {
+        let account = watched(name);
+        let watch = WatchReport {
+            state: WatchKind::ServerTells,
+            since: None,
+            last_activity: None,
+            max_detection_delay_seconds: None,
+            next_step:
+                "not needed: the mail server tells of each new message; no password is stored"
+                    .into(),
+            ..account.watch
+        };
+        let problem = news.is_silent().then(|| AccountProblem {
+            words: NewsReport::SILENT.into(),
+            cure: NewsReport::REMEDY.into(),
+        });
+        AccountReport { watch, problem, news: Some(news), ..account }
+    };
+    let both = AccountReport { news: Some(silent), ..watched("carol@example.org") };
+    let well = NewsReport { last: Some(before(720)), ..NewsReport::default() };
+    let accounts = vec![told("bob@example.org", silent), told("alice@example.org", well), both];
+    assert_snapshot!(table::status(&report(accounts), of_width(100)));
 }
 
 #[test]

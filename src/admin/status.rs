@@ -14,11 +14,12 @@ use super::report::{
     TokenlessReport, WatchKind,
 };
 use super::timeline::{self, AccountHistory};
-use super::watch_report;
+use super::{news, watch_report};
 use crate::account::AccountId;
 use crate::admission::failed_logins::Strain;
 use crate::admission::login_limiter::LoginGate;
 use crate::config::Messages;
+use crate::push::account::NewsStatus;
 use crate::push::registry::{Registry, TokenlessAccount};
 use crate::push::watch_status::WatchEntry;
 use crate::push::watcher::WatchSettings;
@@ -92,7 +93,7 @@ impl Reporter {
             (DisplayClock::now(), self.history(), self.watch_settings.get().messages());
         let describe = |status: &AccountStatus| {
             let account = &status.account;
-            describe(status, self.watch(account).as_ref(), &self.summary(account), messages, clock)
+            describe(status, &self.in_memory(account), messages, clock)
         };
         let mut accounts: Vec<AccountReport> = found.iter().map(describe).collect();
         // Stable: by name among those that are alike.
@@ -142,13 +143,7 @@ impl Reporter {
             (DisplayClock::now(), self.history(), self.watch_settings.get().messages());
         let timeline = self.timeline(account).unwrap_or_default();
         Ok(Some(AccountHistory {
-            account: describe(
-                status,
-                self.watch(account).as_ref(),
-                &self.summary(account),
-                messages,
-                clock,
-            ),
+            account: describe(status, &self.in_memory(account), messages, clock),
             at: clock.wall(),
             started: clock.time_of(history.began()),
             dropped: timeline.full,
@@ -176,9 +171,22 @@ impl Reporter {
         self.registry.get(account)?.telemetry.timeline()
     }
 
-    fn watch(&self, account: &AccountId) -> Option<WatchEntry> {
-        self.registry.get(account)?.watch.status()
+    fn in_memory(&self, account: &AccountId) -> InMemory {
+        let Some(account) = self.registry.get(account) else { return InMemory::default() };
+        InMemory {
+            watch: account.watch.status(),
+            news: account.news_status(),
+            summary: account.telemetry.summary(),
+        }
     }
+}
+
+/// What is known of an account since the start.
+#[derive(Default)]
+struct InMemory {
+    watch: Option<WatchEntry>,
+    news: NewsStatus,
+    summary: HistorySummary,
 }
 
 fn count(accounts: &[AccountReport]) -> AccountCounts {
@@ -187,6 +195,7 @@ fn count(accounts: &[AccountReport]) -> AccountCounts {
     AccountCounts {
         accounts: accounts.len(),
         watched: in_state(WatchKind::Watching) + in_state(WatchKind::WithClient),
+        told: in_state(WatchKind::ServerTells),
         problems: accounts.iter().filter(|account| account.problem.is_some()).count(),
         waiting: in_state(WatchKind::WaitingForLogin) + in_state(WatchKind::WaitingForDevice),
         unusable: in_state(WatchKind::Unusable),
@@ -199,16 +208,16 @@ fn count(accounts: &[AccountReport]) -> AccountCounts {
 /// One account.
 fn describe(
     status: &AccountStatus,
-    watch: Option<&WatchEntry>,
-    summary: &HistorySummary,
+    InMemory { watch, news, summary }: &InMemory,
     messages: Messages,
     clock: DisplayClock,
 ) -> AccountReport {
-    let (watch, watch_problem) = watch_report::describe(status, watch, clock);
+    let (watch, watch_problem) = watch_report::describe(status, watch.as_ref(), clock);
+    let (news, news_problem) = news::describe(*news, watch.state, clock);
     let is_only = status.tokens.len() == 1;
     let devices: Vec<DeviceReport> =
         status.tokens.iter().map(|token| device(token, is_only, summary)).collect();
-    let problem = watch_problem.or_else(|| devices.iter().find_map(push_problem));
+    let problem = watch_problem.or(news_problem).or_else(|| devices.iter().find_map(push_problem));
     AccountReport {
         name: status.account.user.to_string(),
         server: status.account.upstream.to_string(),
@@ -224,6 +233,7 @@ fn describe(
                 uid_next: position.uid_next,
             })
             .collect(),
+        news,
         last_message: summary.last_message.map(|at| at.time()),
         last_push: summary.last_push.map(push),
         problem,

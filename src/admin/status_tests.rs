@@ -29,13 +29,8 @@ async fn limits_of_a_watch_are_named() {
         "{named:?}"
     );
     assert!(named[1].starts_with("the mail server seems to be UW imapd"), "{named:?}");
-    let report = describe(
-        &status(),
-        watch.status().as_ref(),
-        &HistorySummary::default(),
-        Messages::All,
-        DisplayClock::now(),
-    );
+    let in_memory = InMemory { watch: watch.status(), ..InMemory::default() };
+    let report = describe(&status(), &in_memory, Messages::All, DisplayClock::now());
     assert_eq!(report.watch.notes, named);
     watch.no_longer_left_out("DeltaChat");
     assert_eq!(notes(&watch.status().unwrap()), named[1..]);
@@ -63,9 +58,8 @@ fn status() -> AccountStatus {
 
 fn rendered(accounts: &[AccountStatus], watch: &Watch, layout: Layout) -> String {
     let clock = DisplayClock::now();
-    let describe = |status| {
-        describe(status, watch.status().as_ref(), &HistorySummary::default(), Messages::Auto, clock)
-    };
+    let in_memory = InMemory { watch: watch.status(), ..InMemory::default() };
+    let describe = |status| describe(status, &in_memory, Messages::Auto, clock);
     let report = report(accounts.iter().map(describe).collect(), clock);
     // The report is the same after the control socket.
     let report: StatusReport =

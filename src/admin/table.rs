@@ -114,6 +114,9 @@ fn head(report: &StatusReport) -> String {
         counted(counts.accounts as u64, "account"),
         counts.watched,
     );
+    if counts.told > 0 {
+        let _ = write!(text, ", {} told of by the mail server", counts.told);
+    }
     if counts.waiting > 0 {
         let _ = write!(text, ", {} waiting for the phone to log in", counts.waiting);
     }
@@ -316,6 +319,9 @@ fn in_full(text: &mut String, account: &AccountReport, now: Timestamp) {
             ),
         );
     }
+    if let Some(news) = &account.news {
+        line("news", &news.words(now));
+    }
     for note in &account.watch.notes {
         line("note", &tame(note));
     }
@@ -360,7 +366,11 @@ fn in_full(text: &mut String, account: &AccountReport, now: Timestamp) {
 fn is_watched(account: &AccountReport) -> bool {
     matches!(
         account.watch.state,
-        WatchKind::Watching | WatchKind::WithClient | WatchKind::Connecting | WatchKind::NotStarted
+        WatchKind::Watching
+            | WatchKind::WithClient
+            | WatchKind::ServerTells
+            | WatchKind::Connecting
+            | WatchKind::NotStarted
     )
 }
 
@@ -374,7 +384,7 @@ fn watch_line(account: &AccountReport, now: Timestamp) -> String {
         WatchKind::Watching => watch
             .since
             .map_or("watching".into(), |since| format!("watching since {}", moment(since))),
-        WatchKind::WithClient => watch.next_step.clone(),
+        WatchKind::WithClient | WatchKind::ServerTells => watch.next_step.clone(),
         WatchKind::Connecting => "connecting, or waiting for its turn".into(),
         WatchKind::Interrupted => {
             let next = watch.next.map_or("soon".into(), |next| ahead(next, now));

@@ -69,6 +69,15 @@ fn step(
                 None,
             );
         }
+        Some(WatchState::ServerTells) => {
+            return (
+                WatchKind::ServerTells,
+                None,
+                "not needed: the mail server tells of each new message; no password is stored"
+                    .into(),
+                None,
+            );
+        }
         Some(WatchState::AwaitingDevice { reason }) => {
             let next = "deltapush wakes its devices, and the watch starts when one of them logs in";
             return (

@@ -84,7 +84,7 @@ async fn push_is_in_the_status_with_its_answer_and_delay() {
         );
     }
     let counts = json!({
-        "accounts": 1, "watched": 1, "problems": 0, "waiting": 0, "unusable": 0, "devices": 1, "pending": 0,
+        "accounts": 1, "watched": 1, "told": 0, "problems": 0, "waiting": 0, "unusable": 0, "devices": 1, "pending": 0,
         "quarantined": 0
     });
     assert_eq!(report["counts"], counts);

@@ -31,6 +31,7 @@ fn content(history: &AccountHistory) -> Markup {
         @if let Some(problem) = &account.problem {
             p.state.warn { (format::tame(&problem.words)) "; " (format::tame(&problem.cure)) }
         }
+        @if let Some(news) = &account.news { p { (news.words(now)) "." } }
         @for note in &watch.notes { p.state.warn { (format::tame(note)) } }
         @if let Some(at) = watch.last_activity { p { "Last sign of life of the mail server: " (ago(at, now)) "." } }
         p { "Its devices are woken for " (account.messages) "." }

@@ -78,7 +78,9 @@ fn verdict(site: &AdminSite, report: &StatusReport) -> Markup {
                 @if counts.accounts == 0 && !report.tokenless.is_empty() { "Ready. No device has handed over its token yet: see below." }
                 @else if counts.accounts == 0 { "Ready. No device has handed over its token yet: connect Delta Chat through deltapush. Builds without push (F-Droid, Desktop) have no token." }
                 @else if counts.watched == counts.accounts { "All is well: each account is watched." }
-                @else { "All is well: " (counts.watched) " of " (counts.accounts) " accounts are watched, the others follow." }
+                @else if counts.told == counts.accounts { "All is well: the mail server tells of each account." }
+                @else if counts.watched + counts.told == counts.accounts { "All is well: each account is watched, or the mail server tells of it." }
+                @else { "All is well: " (counts.watched + counts.told) " of " (counts.accounts) " accounts are watched, the others follow." }
             }
         }
     }
@@ -92,6 +94,7 @@ fn numbers(report: &StatusReport) -> Markup {
         dl.numbers {
             (number("accounts", counts.accounts))
             (number("watched", counts.watched))
+            @if counts.told > 0 { (number("told of", counts.told)) }
             (number("devices", counts.devices))
             (number("pushes wait", counts.pending))
             (number("clients connected", report.connections))
@@ -187,7 +190,7 @@ fn row(account: &AccountReport, now: Timestamp) -> Markup {
 /// The state of a watch as a coloured word.
 pub(super) fn badge(state: WatchKind) -> Markup {
     let class = match state {
-        WatchKind::Watching | WatchKind::WithClient => "good",
+        WatchKind::Watching | WatchKind::WithClient | WatchKind::ServerTells => "good",
         WatchKind::Connecting | WatchKind::NotStarted => "busy",
         WatchKind::Interrupted | WatchKind::WaitingForLogin | WatchKind::WaitingForDevice => "warn",
         WatchKind::Ended | WatchKind::Unusable => "bad",
