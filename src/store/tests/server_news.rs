@@ -135,3 +135,49 @@ async fn account_that_is_not_watched_has_no_credentials_and_is_not_called_back()
     let called: Vec<_> = loaded.unannounced.iter().map(|found| found.token.clone()).collect();
     assert_eq!(called, [token("two")], "only an account that needs a login");
 }
+
+/// Any order of deliveries, news (late, twice, or never), looks of a watch and restarts: nothing is missed, nothing announced twice.
+#[tokio::test]
+async fn every_order_of_news_and_looks_announces_each_message_once() {
+    for seed in 0..30 {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _, changes) = open(directory.path());
+        register(&store, "alice", "one").await;
+        noticed(&store, 1, Nothing).await;
+        let pending = || {
+            let is_push = |change: &&Change| matches!(change, Change::Pending { .. });
+            changes.lock().unwrap().iter().filter(is_push).count()
+        };
+        let mut random = fastrand::Rng::with_seed(seed);
+        // UIDs of messages are from 1 on. A push is for all messages up to the one that causes it.
+        let (mut messages, mut announced, mut seen) = (0, 0, 0);
+        for step in 0..60 {
+            let before = pending();
+            let mut cause = 0;
+            match random.u8(0..10) {
+                0..4 => messages += 1,
+                4..7 if messages > 0 => {
+                    // Mostly the last one; now and then an old one, again or at last.
+                    let is_old = random.u8(0..4) == 0;
+                    cause = if is_old { random.u64(1..=messages) } else { messages };
+                    told(&store, message(cause), All).await;
+                }
+                7..9 if messages > seen => {
+                    (seen, cause) = (messages, messages);
+                    noticed(&store, messages + 1, All).await;
+                }
+                9 => seen = next(&store).await.unwrap() - 1,
+                _ => {}
+            }
+            if pending() > before {
+                assert!(cause > announced, "seed {seed}, step {step}: announced twice");
+                announced = cause;
+            }
+        }
+        if messages >= next(&store).await.unwrap() {
+            assert_eq!(noticed(&store, messages + 1, All).await, Noticed::New);
+            announced = messages;
+        }
+        assert_eq!(announced, messages, "seed {seed}: missed");
+    }
+}
