@@ -257,7 +257,7 @@ impl NewsReport {
         self.missed_at.is_some_and(|missed| self.last.is_none_or(|last| last < missed))
     }
 
-    /// What the mail server told of and what not, as text.
+    /// The mail server's last news and the messages that it left out, as text.
     #[must_use]
     pub fn words(&self, now: Timestamp) -> String {
         let told = match self.last {

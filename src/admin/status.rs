@@ -181,7 +181,7 @@ impl Reporter {
     }
 }
 
-/// What is known of an account since the start.
+/// The facts of an account that are in memory only.
 #[derive(Default)]
 struct InMemory {
     watch: Option<WatchEntry>,

@@ -45,7 +45,7 @@ pub struct Route {
     pub smtp: Option<Located<Submission>>,
     /// The login name for the SMTP server. Default: as `login`.
     pub smtp_login: Option<LoginTemplate>,
-    /// How deltapush learns of new mail. Default: by IDLE.
+    /// The source of news of new mail. Default: a watch in IDLE.
     #[serde(with = "NewsSourceName")]
     pub news: NewsSource,
     /// Allows a host that DNS or the login chose to be in a private network. Default: false.

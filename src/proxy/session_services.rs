@@ -32,7 +32,7 @@ pub(super) struct AccountHandle {
     pub(super) device: OnceLock<DeviceToken>,
     /// The client, whose session may be kept.
     pub(super) kept: KeptClient,
-    /// Where no watch looks for new mail: takes the position of a mailbox that the client opens.
+    /// Takes the position of a mailbox that the client opens; only for an account without a watch.
     pub(super) news: Option<NewsReceiver>,
 }
 

@@ -88,7 +88,7 @@ pub struct Terms {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// True to send it by ID.
     pub originating_ip: bool,
-    /// How deltapush learns of new mail.
+    /// The source of news of new mail.
     pub news: NewsSource,
 }
 

@@ -22,7 +22,7 @@ pub struct ServerNews {
     pub headers: NewsHeaders,
 }
 
-/// What the mail server's news contains of a message.
+/// The part of a message that the mail server's news contains.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub enum NewsHeaders {
     /// Nothing: the message is pushed.

@@ -261,7 +261,7 @@ impl WatchContext {
         [account.login().to_owned()].into_iter().chain(client).collect()
     }
 
-    /// How deltapush learns of the account's new mail; `None` if no route leads to its mail server any more.
+    /// The source of news of the account's new mail; `None` if no route leads to its mail server any more.
     pub(in crate::push) fn news_source(&self, account: &AccountId) -> Option<NewsSource> {
         let found = self.upstreams.get().routes.find_again(&account.upstream, account.login());
         found.map(|(target, _)| target.terms.news)
