@@ -1,4 +1,4 @@
-//! What a fuzzer has found worth keeping, and what it has broken once, played to the same properties by the ordinary tests.
+//! A fuzzer's corpus and its former failures, played to the same properties by the ordinary tests.
 //!
 //! `fuzz/corpus/` and `fuzz/regressions/` have a folder for each target; how they come about is said in docs/fuzzing.md.
 #![expect(

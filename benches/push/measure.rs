@@ -13,7 +13,7 @@ use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{Dovecot, Setup, message};
 use super::support::lmtp;
 
-/// Time after which a push counts as missing. Where a user's inotify instances are used up, by other tests for example, Dovecot
+/// Time after which a push counts as missing. If a user's inotify instances are used up, by other tests for example, Dovecot
 /// looks for new mail every 30 s only.
 const PATIENCE: Duration = Duration::from_secs(60);
 

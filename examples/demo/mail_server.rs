@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::{PASSWORD, USER};
 
-/// What it can do, before and after a login.
+/// Capabilities, before and after a login.
 pub(crate) const CAPABILITIES: &str = "IMAP4rev1 SASL-IR AUTH=PLAIN IDLE";
 
 /// Stands in the place of a command when a session has ended.
@@ -35,7 +35,7 @@ pub(crate) struct MailServer {
     heard: watch::Receiver<Vec<Heard>>,
 }
 
-/// What all sessions share.
+/// Shared session state.
 struct State {
     /// The mailbox; a message's UID is its number.
     messages: watch::Sender<Vec<&'static str>>,
@@ -68,7 +68,7 @@ impl MailServer {
         }
     }
 
-    /// What a session has said so far.
+    /// Returns a session's lines.
     pub(crate) fn lines_of(&self, session: usize) -> Vec<String> {
         let all = self.heard.borrow();
         all.iter()

@@ -26,7 +26,7 @@ use mail_server::{Heard, MailServer};
 use notifications::NotificationServer;
 use screen::{Screen, Who};
 
-/// How long any step may take. All of them together take less than a second.
+/// Time limit for a step. All of them together take less than a second.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The account; it exists in this process only.

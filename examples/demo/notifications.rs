@@ -10,7 +10,7 @@ use axum::routing::post;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-/// How many notifications may wait to be looked at. The demo expects one.
+/// Limit on waiting notifications. The demo expects one.
 const MAX_WAITING: usize = 16;
 
 pub(crate) struct NotificationServer {

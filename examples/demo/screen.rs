@@ -1,11 +1,11 @@
-//! What the demo prints: one line per step with its time, and below it what went over the wire.
+//! Output of the demo: one line per step with its time, and below it what went over the wire.
 
 use std::io::{self, IsTerminal as _, Stdout, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// Who does something.
+/// Actor of a step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Who {
     MailServer,
@@ -52,7 +52,7 @@ impl Screen {
         Ok(writeln!(self.out, "{time}  {name}  {what}")?)
     }
 
-    /// What went over the wire in it.
+    /// Prints a line of the protocol.
     pub(crate) fn line(&mut self, who: &str, text: &str) -> Result<()> {
         let line = self.painted(DIM, &format!("{who:>10}: {text}"));
         Ok(writeln!(self.out, "{line}")?)

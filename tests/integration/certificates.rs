@@ -1,4 +1,4 @@
-//! Which certificate clients see, where it comes from, and what else a port with TLS serves.
+//! The certificate that clients see, its source, and what else a port with TLS serves.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -120,7 +120,7 @@ async fn authority_may_come_from_anywhere_and_is_not_asked_twice() {
     );
 }
 
-/// What is mended here costs no certificate there: authorities issue few of the same kind.
+/// A fault at this end costs no certificate: authorities issue few of the same kind.
 #[tokio::test]
 async fn nothing_is_asked_for_while_something_is_broken_here() {
     let reserved = ReservedPort::new();

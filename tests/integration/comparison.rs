@@ -12,7 +12,7 @@ use super::support::dovecot::{self, Dovecot, PASSWORD, Setup};
 use super::support::server::RealServer;
 use super::support::smoothing::without_time;
 
-/// What is taken out of capability lists after the login, as the documentation says.
+/// Capabilities that are removed after the login, as the documentation says.
 const STRIPPED: [&str; 7] = [
     "STARTTLS",
     "COMPRESS=DEFLATE",
@@ -23,30 +23,30 @@ const STRIPPED: [&str; 7] = [
     "JMAPACCESS",
 ];
 
-/// What is added to them.
+/// Capabilities that are added.
 const ADDED: [&str; 3] = ["METADATA", "XDELTAPUSH", "COMPRESS=DEFLATE"];
 
 /// A server that can be compared: with an account's name it must do everything that the script wants.
 pub(crate) trait Compared {
     /// A connection to it over TLS that has not said anything.
     async fn direct(&self) -> Client;
-    /// What deltapush needs to reach it.
+    /// Returns the options to reach it.
     fn options(&self) -> Options;
     /// A fresh account whose password is [`PASSWORD`].
     fn account(&self, name: &str) -> String;
-    /// How deltapush logs in there, since Cyrus lists what it can do by that: the command, and what goes after the `+`.
+    /// Returns deltapush's login, since Cyrus's capabilities depend on it: the command, and what goes after the `+`.
     fn login(&self, account: &str) -> [String; 2] {
         ["AUTHENTICATE PLAIN".to_owned(), sasl_plain(account, PASSWORD)]
     }
-    /// Whether it takes literals that do not wait (RFC 7888). If not, the steps that have them are left out.
+    /// Reports if it takes literals that do not wait (RFC 7888). If not, the steps with them are left out.
     fn takes_literal_plus(&self) -> bool {
         true
     }
-    /// Whether IDLE tells news within seconds. If not, the steps with IDLE are left out.
+    /// Reports if IDLE tells news within seconds. If not, its steps are left out.
     fn tells_news_at_once(&self) -> bool {
         true
     }
-    /// What a name of a mailbox has to begin with.
+    /// Returns the prefix of mailbox names.
     fn prefix(&self) -> &'static str {
         ""
     }
@@ -125,7 +125,7 @@ const MESSAGE: &str = "From: bob@elsewhere.test\r\nTo: alice@lab.test\r\nSubject
 const SECOND: &str = "From: carol@elsewhere.test\r\nSubject: second\r\nMessage-ID: <two@elsewhere.test>\r\n\
     In-Reply-To: <one@elsewhere.test>\r\nReferences: <one@elsewhere.test>\r\nDate: Tue, 02 Jun 2026 12:00:00 +0000\r\n\r\nno\r\n";
 
-/// What a client of every kind says after its login; `more` is what only some servers understand.
+/// Lists commands of every kind, to follow a login; `more` is what only some servers understand.
 fn script(more: &[&str], prefix: &str) -> Vec<Step> {
     let named = |command: &str| {
         let command = command.replace("\"Fold er\"", &format!("\"{prefix}Fold er\""));
@@ -243,7 +243,7 @@ fn script(more: &[&str], prefix: &str) -> Vec<Step> {
     steps
 }
 
-/// What the server said in each step, from the answer to the login on.
+/// The server's answers in each step, from that to the login on.
 struct Recording {
     account: String,
     said: Vec<(String, String)>,
@@ -278,7 +278,7 @@ impl Recording {
     /// Without what differs between two accounts and two moments.
     fn smoothed(&self) -> Vec<(String, String)> {
         let smooth = |text: &str| {
-            // Whether a mailbox is marked goes by the second in which its folder was changed.
+            // A mailbox's mark depends on the second in which its folder was changed.
             let mut text = text
                 .replace(&self.account, "ACCOUNT")
                 .replace("\\UnMarked", "")
@@ -382,7 +382,7 @@ fn as_documented(line: &str) -> String {
     format!("{start}CAPABILITY {}{end}", list.join(" "))
 }
 
-/// What deltapush answers to an ID for a server that has none.
+/// Returns deltapush's ID answer for a server that has none.
 fn without_id(text: &str) -> String {
     let tag = text.split(' ').next().unwrap();
     format!("* ID (\"name\" \"deltapush\")\r\n{tag} OK ID completed\r\n")

@@ -10,7 +10,7 @@ use super::support::dovecot::{self, PASSWORD, Setup};
 use super::support::python;
 use super::support::scene::DovecotScene;
 
-/// What each round of `compressed_client.py` tells of a server that does as RFC 4978 says.
+/// Returns the report of `compressed_client.py`, per round, for a server that follows RFC 4978.
 fn expected() -> Value {
     json!({
         "login": "OK", "offered": 1, "compress": "OK", "second": ["NO", "[COMPRESSIONACTIVE]"], "noop": "OK",

@@ -13,7 +13,7 @@ use super::support::notify::NotifyServer;
 use super::support::poll;
 use super::support::scene::PATIENCE;
 
-/// How large the attachment is, in bytes.
+/// Size of the attachment, in bytes.
 const ATTACHMENT: usize = 10 * 1024 * 1024;
 
 /// One of two people.

@@ -18,7 +18,7 @@ pub(crate) async fn chat(version: Version, dovecot: &Dovecot, imap: u16, name: &
         let account =
             core.add_account(&dovecot.user(&format!("{name}-{side}")), imap, submission.port).await;
         core.call("start_io_for_all_accounts", json!([])).await;
-        // What is in a mailbox when a core opens it for the first time is old.
+        // Messages in a mailbox are old when a core first opens it.
         core.event(account, "ImapInboxIdle").await;
         people.push((core, account));
     }

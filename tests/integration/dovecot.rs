@@ -307,7 +307,7 @@ async fn restart_goes_on_where_it_stopped() {
     scene.expect_pushes(&["openpgp:restart"]).await;
     scene.dovecot.wait_for_watch(&scene.user, 2).await;
 
-    // What was pushed once is not pushed again.
+    // Pushed messages are not pushed again.
     scene.deltapush.restart();
     scene.dovecot.wait_for_watch(&scene.user, 3).await;
     scene.expect_decided("the mailbox is watched from now on", 1, 1).await;

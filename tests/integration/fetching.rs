@@ -1,5 +1,5 @@
-//! Which messages an account's apps fetch, and how deltapush learns it from them: real cores with a token, old and new. And devices that
-//! come for a background fetch, or have several accounts.
+//! Messages that an account's apps fetch, and how deltapush learns of them: real cores with a token, old and new. And devices
+//! that come for a background fetch, or have several accounts.
 
 use std::process::Output;
 
@@ -14,7 +14,7 @@ use super::support::scene::{DovecotScene, PATIENCE};
 
 const TOKEN: &str = "openpgp:phone";
 
-/// What an app asks of new messages.
+/// An app's FETCH of new messages.
 const PREFETCH: &str = "(UID RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE X-MICROSOFT-ORIGINAL-MESSAGE-ID FROM CONTENT-TYPE \
                         SECURE-JOIN CHAT-VERSION CHAT-IS-POST-MESSAGE AUTOCRYPT-SETUP-MESSAGE)])";
 

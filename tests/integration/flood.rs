@@ -16,13 +16,13 @@ use super::support::scene::DovecotScene;
 /// Connections of each kind.
 const EACH: u32 = 2000;
 
-/// Where the person is. The crowd is elsewhere.
+/// The person's address. The crowd is elsewhere.
 const HOME: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// Where those are that hold much.
+/// Address of the costly clients.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
-/// What a connection of a crowd may cost before its login, in KiB, in a build without optimization.
+/// Memory limit of a crowd's connection before its login, in KiB, in a build without optimization.
 const COST: usize = 40;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -123,7 +123,7 @@ async fn serves(client: &mut Client, tag: &str) {
     assert!(reply.result.starts_with("OK"), "{reply:?}");
 }
 
-/// Whether the connection is over; what was said to it comes before the end.
+/// Reports if the connection is over; answers to it come before the end.
 fn is_over(stream: &TcpStream) -> bool {
     let mut buffer = [0; 4096];
     loop {
@@ -135,7 +135,7 @@ fn is_over(stream: &TcpStream) -> bool {
     }
 }
 
-/// Whether at most `count` of the silent ones keep their connections, a busy machine's time for goodbyes granted.
+/// Reports if at most `count` of the silent keep their connections, a busy machine's time for goodbyes granted.
 async fn shrinks_to(crowd: &mut Crowd, count: usize) -> bool {
     poll(Duration::from_secs(60), || {
         crowd.silent.retain(|stream| !is_over(stream));
@@ -171,7 +171,7 @@ async fn crowd_from_everywhere_pushes_out_itself() {
     .await;
     let mut before = log_in(&scene).await;
     let memory = scene.deltapush.memory();
-    // While they come, and when they are there. Who has sent a login is pushed out last.
+    // While they come, and when they are there. Senders of a login are pushed out last.
     let (mut crowd, ()) = tokio::join!(Crowd::gather(&scene, 1500), async {
         for _ in 0..5 {
             drop(log_in(&scene).await);
@@ -204,7 +204,7 @@ async fn crowd_that_is_let_in_costs_little_and_its_time_ends() {
     serves(&mut beside, "c4").await;
 }
 
-/// What the docs say of a connection before its login at most, measured where it has most.
+/// Measures the documented maximum of a connection before its login, where it has most.
 #[tokio::test]
 async fn connection_with_a_large_hello_or_a_long_command_costs_little_more() {
     const MANY: usize = 500;

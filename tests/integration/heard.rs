@@ -1,4 +1,4 @@
-//! What a client hears through deltapush of the oddities that [`providers`](super::providers) plays to the watch: the server's
+//! Oddities that [`providers`](super::providers) plays to the watch, as a client hears them through deltapush: the server's
 //! own words, byte for byte.
 
 use super::support::client::Client;

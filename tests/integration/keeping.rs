@@ -182,7 +182,7 @@ async fn session_that_ends_calls_the_device_which_comes_back() {
     dovecot.start_again();
     let posted = notify.wait_for(1, 3 * PATIENCE).await;
     assert_eq!(posted[0].token, "openpgp:called");
-    // What comes meanwhile is not known, until the device is there; that itself fetches, and needs no push.
+    // Mail meanwhile is not known until the device is there, which itself fetches, and needs no push.
     dovecot.deliver_news(&user, "meanwhile").await;
     drop(log_in().await);
     dovecot.wait_for_watch(&user, 2).await;
@@ -244,7 +244,7 @@ async fn new_mail_that_one_device_hears_of_wakes_the_others() {
     assert!(fetched.result.starts_with("OK"), "{fetched:?}");
     scene.expect_pushes(&["openpgp:away"]).await;
     scene.expect_decided("the answer to the POST", 1, 1).await;
-    // What wakes nobody is told by the headers that it fetches.
+    // Fetched headers tell which mail wakes nobody.
     let mine = message(&scene.user, &scene.user, "from another device", "");
     scene.dovecot.deliver(&scene.user, &scene.user, &mine).await;
     here.send("c7 IDLE").await;
@@ -363,7 +363,7 @@ async fn accounts_whose_clients_use_scram_or_a_token_are_watched() {
         options.more = "login:\n  scram: true\n".to_owned();
     })
     .await;
-    // What Python's imaplib does: it selects INBOX, hands over a token, and logs out.
+    // Python's imaplib selects INBOX, hands over a token, and logs out.
     for (count, mechanism) in ["SCRAM-SHA-256", "XOAUTH2"].into_iter().enumerate() {
         let secret = if mechanism == "XOAUTH2" { dovecot::TOKEN_KEY } else { dovecot::PASSWORD };
         let told = sasl(&scene.deltapush, &scene.user, mechanism, "initial", secret).await;
@@ -382,7 +382,7 @@ async fn accounts_whose_clients_use_scram_or_a_token_are_watched() {
         .await;
 }
 
-/// What `deltapush` says to have handed sessions back.
+/// Counts resumed sessions in the log.
 fn handed_back(scene: &DovecotScene) -> usize {
     scene.deltapush.log().matches("logged in by resuming a kept session").count()
 }

@@ -1,4 +1,4 @@
-//! How clients and sessions end where sessions are kept: by a broken connection, by silence, and all at once.
+//! Ends of clients and sessions where sessions are kept: by a broken connection, by silence, and all at once.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::support::dovecot::{PASSWORD, Setup};
 use super::support::poll;
 use super::support::scene::{PATIENCE, QUIET};
 
-/// What a probe that is not answered leads to is an error of the socket, as here: nobody has said goodbye.
+/// A probe that is not answered leads to an error of the socket, as here: nobody has said goodbye.
 #[tokio::test]
 async fn client_whose_connection_breaks_leaves_its_session_behind() {
     let mut scene = scene_with(Setup::Vanilla, "kept-broken", |_| ()).await;

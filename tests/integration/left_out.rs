@@ -125,7 +125,7 @@ async fn inbox_is_watched(mut scene: ProviderScene, gone: &str, sessions: usize)
 #[tokio::test]
 async fn kept_session_watches_the_mailboxes_that_can_be_opened() {
     let (idle, both) = (login("IDLE"), login("IDLE NOTIFY"));
-    // What is named first in NOTIFY stays open, and is visited last.
+    // The first mailbox in NOTIFY stays open, and is visited last.
     let all = |visits: String, next: u32| {
         format!(
             r"{visits}C~ w{next} NOTIFY SET (SELECTED (
@@ -171,7 +171,7 @@ async fn session_per_mailbox_watches_those_that_can_be_opened() {
     let inbox = |then: &str| format!("{idle}{}{then}", opened(1, "INBOX", 4));
     let (before, watched) = (inbox("C: w2 IDLE\nS: + idling\nREACHED\nEOF"), inbox(&news(2)));
     let refused = |mailbox| format!("{idle}{}REACHED\nEOF", gone(1, mailbox));
-    // Where it is the only one, INBOX is watched in its place.
+    // If it is the only one, INBOX is watched in its place.
     let alone = format!(
         "{idle}{}{}C: w3 IDLE\nS: + idling\nREACHED\nEOF",
         gone(1, "Work"),

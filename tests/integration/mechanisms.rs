@@ -410,7 +410,7 @@ async fn outlooks_token_is_watched_with_until_it_expires_and_again_with_the_next
     scene.end(&["token-one", "token-two", &xoauth2("token-one"), &xoauth2("token-two")]).await;
 }
 
-/// What `sasl_client.py` tells.
+/// Runs `sasl_client.py`.
 pub(crate) async fn sasl(
     deltapush: &Deltapush,
     user: &str,

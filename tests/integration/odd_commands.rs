@@ -5,7 +5,7 @@ use super::support::deltapush::Deltapush;
 use super::support::dovecot::PASSWORD;
 use super::support::server::RealServer;
 
-/// What must not reach a server, in spellings of which some server reads each.
+/// Lists spellings of a forbidden command; some server reads each.
 fn spellings(command: &str) -> Vec<String> {
     let (verb, arguments) = command
         .split_once(' ')

@@ -321,7 +321,7 @@ async fn body_that_trickles_holds_no_slot() {
     }
 }
 
-/// Whatever the status: one request for each token, and the connection stays.
+/// For every status: one request for each token, and the connection stays.
 #[tokio::test]
 async fn no_status_is_asked_for_twice_at_once() {
     let statuses = [200, 204, 301, 400, 401, 403, 404, 408, 410, 413, 422, 425, 429, 500, 501, 507];

@@ -1,6 +1,6 @@
-//! How the mail servers out there behave to a session that waits, as dialogues: each provider's peculiarity, what becomes of
+//! Behaviour of real mail servers to a session that waits, as dialogues: each provider's peculiarity, what becomes of
 //! the watch, and what the person hears. The peculiarities are collected from public issue threads and client settings, and
-//! none was tried live; the lines around them, greetings and capability lists too, are made up. What takes minutes is in the
+//! none was tried live; the lines around them, greetings and capability lists too, are made up. Slow cases are in the
 //! virtual time of `src/push/idle/tests.rs`.
 
 use std::fmt::Display;
@@ -33,7 +33,7 @@ pub(super) const IDLE: &str = "
     S: + idling
 ";
 
-/// What the client's connection has to say after its login.
+/// Dialogue of the client's connection after its login.
 pub(super) const CLIENT: &str = "EOF";
 
 /// UID 10 is fetched by `tag`.

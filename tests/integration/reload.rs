@@ -75,7 +75,7 @@ async fn broken_configuration_is_refused_with_its_place() {
     expect(&deltapush, "cannot be read: there is no such file or folder").await;
     Client::plain(deltapush.plain).await.log_in(&user).await;
 
-    // What a running process cannot follow.
+    // Changes that need a restart.
     deltapush.reconfigure(|text| {
         text.replace("/nonexistent", "")
             .replace("coalesce: 300ms", "coalesce: 5s")

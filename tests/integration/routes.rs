@@ -1,4 +1,4 @@
-//! Which way a login goes: servers that are looked up, addresses that do not answer, names that lead inside, and what a server
+//! Routes of logins: servers that are looked up, addresses that do not answer, names that lead inside, and what a server
 //! is told of the client.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -101,7 +101,7 @@ async fn server_is_found_by_srv_and_remembered() {
             && said.contains(&expected),
         "{said}"
     );
-    // What was found counts for longer than its TTL of a second, and without anybody asked.
+    // The discovered server is used beyond its TTL of a second, without another SRV query.
     lab.dns.clear();
     lab.dns.address("imap.lab.test", "127.0.0.1");
     assert!(log_in(&deltapush, "alice@lab.test").await.starts_with("OK"));

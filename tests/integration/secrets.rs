@@ -1,4 +1,4 @@
-//! What is left of a password and a token: nothing in log, trace and files, and nothing in the memory of the process.
+//! Remains of a password and a token: none in log, trace and files, and none in the memory of the process.
 
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -19,7 +19,7 @@ use super::support::scene::{DovecotScene, PATIENCE};
 /// All that any library says. The log keeps the latest lines only, so that this is for short sessions.
 const TALKATIVE: (&str, &str) = ("level: info,deltapush=debug", "level: trace");
 
-/// How long after the last session's end all must be gone.
+/// Time limit for erasure after the last session's end.
 const SOON: Duration = Duration::from_secs(20);
 
 /// A token of the size that Delta Chat's have.
@@ -29,7 +29,7 @@ fn token(name: &str) -> String {
     format!("openpgp:{name}{body}{name}")
 }
 
-/// What must not be found, with a name for each.
+/// Secrets to search for, with a name for each.
 struct Sought(Vec<(&'static str, Vec<u8>)>);
 
 impl Sought {
@@ -54,7 +54,7 @@ impl Sought {
         self
     }
 
-    /// What of it stands in `bytes`.
+    /// Lists those found in `bytes`.
     fn found_in(&self, bytes: &[u8]) -> Vec<&'static str> {
         self.0
             .iter()
@@ -63,7 +63,7 @@ impl Sought {
             .collect()
     }
 
-    /// What of it stands in the memory of a process, with the mapping that it stands in.
+    /// Lists those found in the memory of a process, with the mapping of each.
     fn found_in_memory(&self, deltapush: &Deltapush) -> Vec<String> {
         let pid = deltapush.pid();
         let mut memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
@@ -258,7 +258,7 @@ async fn nothing_is_left_of_an_account_whose_token_was_removed() {
     sought.expect_none_outside_memory(&scene.deltapush);
 }
 
-/// Where sessions are kept, no copy of the password is there from the login on: while the client is there, while its session
+/// With kept sessions, no copy of the password is there from the login on: while the client is there, while its session
 /// watches without it, and when it is back.
 #[tokio::test]
 async fn where_sessions_are_kept_the_password_is_gone_as_soon_as_it_was_accepted() {

@@ -21,7 +21,7 @@ use super::support::scripted::{Manner, Scripted};
 use super::support::tls::trusting;
 use super::support::tunnel::Tunnel;
 
-/// What `check` says of the configuration that `init` wrote, but for the page: another test's deltapush may have its port.
+/// Runs `check` on the configuration that `init` wrote, but for the page: another test's deltapush may have its port.
 fn checked(folder: &Path) -> Output {
     let written = fs::read_to_string(folder.join("config.yaml")).unwrap();
     assert!(!written.contains("admin:"), "{written}");
@@ -48,7 +48,7 @@ pub(crate) fn text(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).unwrap()
 }
 
-/// What a reader sees in a picture of dark and light points.
+/// Reads the code in a picture of dark and light points.
 fn read_code(width: usize, height: usize, is_dark: impl Fn(usize, usize) -> bool) -> String {
     let grey = |x: usize, y: usize| if is_dark(x, y) { 0 } else { 255 };
     let mut image = rqrr::PreparedImage::prepare_from_greyscale(width, height, grey);
@@ -191,7 +191,7 @@ async fn page_makes_a_code_in_the_browser_that_a_core_accepts() {
     browser.shoot(&picture, 4000);
     let code = read_png(&fs::read(picture).unwrap());
     assert_eq!(browser.run("return document.getElementById('open').getAttribute('href')"), code);
-    // What is typed in goes nowhere, and the page's policy lets it go nowhere.
+    // Typed input goes nowhere, and the page's policy lets it go nowhere.
     assert_eq!(browser.requests(), Vec::<String>::new());
     let sent = browser.run("return fetch('/?x').then(() => 'sent', () => 'forbidden')");
     assert_eq!(sent, "forbidden");
@@ -400,7 +400,7 @@ async fn init_looks_logs_in_and_writes_what_runs() {
     assert!(check.status.success(), "{}", text(&check.stderr));
     dovecot.expect_logins(&user, 1).await;
 
-    // What is there stays, unless somebody says otherwise.
+    // An existing file stays without --overwrite.
     let refused = deltapush(folder.path(), &arguments, PASSWORD);
     assert_eq!(refused.status.code(), Some(64));
     assert!(
@@ -423,7 +423,7 @@ async fn init_looks_logs_in_and_writes_what_runs() {
     assert!(!folder.path().join("other.yaml").exists());
 }
 
-/// What a server is asked that is only looked at.
+/// Dialogue with a server that is only looked at.
 const LOOK: &str = r"
     S: * OK hello
     C: dp1 CAPABILITY

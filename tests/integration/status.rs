@@ -1,4 +1,4 @@
-//! What an operator sees and does beside a running deltapush: status, timeline, forget, rewatch, push-test; and what the phone's
+//! The operator's commands for a running deltapush: status, timeline, forget, rewatch, push-test; and what the phone's
 //! owner sees.
 
 use std::process::Output;
@@ -140,7 +140,7 @@ async fn timeline_tells_why_a_message_was_late() {
         .map(|link| (link["kind"].as_str().unwrap(), link["after_milliseconds"].is_u64()))
         .filter(|(kind, _)| *kind != "watch")
         .collect();
-    // What happens in the same millisecond may stand in either order: a POST may end before its notice is on disk.
+    // Events of the same millisecond may stand in either order: a POST may end before its notice is on disk.
     let count = |kind: &str| chain.iter().filter(|link| link.0 == kind).count();
     let counts = ["connected", "news", "judged", "noticed", "post", "answer", "fetched"].map(count);
     assert_eq!(counts, [2, 2, 2, 2, 1, 1, 1], "{history:#}");

@@ -20,7 +20,7 @@ const QUICK: &str = "limits:\n  failed_logins:\n    delay: 10ms\n    longest_del
 /// As chatmail/core 2.61 and later invents it.
 const INVENTED_PASSWORD: &str = "Wb3kQ9xTz7LmNp2RsVy8Ha";
 
-/// Where the friends sit.
+/// The friends' address.
 const TABLE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 
 async fn log_in(deltapush: &Deltapush, address: Ipv4Addr, user: &str, password: &str) -> Reply {
@@ -66,7 +66,7 @@ async fn friends_at_one_table_keep_nobody_out() {
                 .result
                 .starts_with("OK")
         );
-        // What is known of the server stays.
+        // Knowledge of the server survives the restart.
         scene.deltapush.restart();
         friends_knock(&scene).await;
         assert!(
@@ -96,7 +96,7 @@ async fn fresh_apps_that_are_invited_leave_room_for_a_person_with_the_right_pass
     let hosts = host.add_account(&dovecot.user("invites"), deltapush.imaps, submission.port).await;
     let link = host.call("get_chat_securejoin_qr_code", json!([hosts, null])).await;
     let tunnel = Tunnel::start(&[
-        // Whoever answers there may be a relay.
+        // Any server there may be a relay.
         ("lab.test:443".to_owned(), deltapush.imaps),
         ("autoconfig.lab.test:443".to_owned(), deltapush.imaps),
         (format!("push.lab.test:{}", deltapush.imaps), deltapush.imaps),
@@ -218,7 +218,7 @@ async fn server_that_breaks_off_after_the_credentials_has_a_limit_too() {
     let deltapush =
         Deltapush::start(&Options { more: QUICK.to_owned(), ..Options::plain(server.port) });
     for n in 0..6 {
-        // What the script takes for a login.
+        // The scripted server expects this login.
         let answer =
             log_in(&deltapush, Ipv4Addr::new(127, 0, 10 + n, 1), "alice@lab.test", "sesame")
                 .await

@@ -48,7 +48,7 @@ impl Way {
         path
     }
 
-    /// What stands in a program's configuration, with this way's particulars put in.
+    /// Fills this way's particulars into a program's configuration.
     fn fill(&self, text: &str) -> String {
         text.replace("PORT", &self.port.to_string())
             .replace("TRUSTED", self.trusted.to_str().unwrap())

@@ -1,4 +1,4 @@
-//! What is said, for people: followed from a second terminal, in files, exported, and played again.
+//! Traces for people: followed from a second terminal, in files, exported, and played again.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -36,7 +36,7 @@ impl Following {
             out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
         let mut following = Self { child, lines, seen: vec![] };
-        // Whoever connects now is seen by one who follows everything, or a session of its own is seen.
+        // A follower of everything sees new clients from now on; one of a session sees that.
         tokio::time::sleep(Duration::from_millis(500)).await;
         following.take();
         following

@@ -13,7 +13,7 @@ use super::support::deltapush::{Deltapush, Options};
 use super::support::ports::ReservedPort;
 use super::support::scripted::{Manner, Scripted};
 
-/// How most dialogues begin.
+/// Start of most dialogues.
 const LOGIN: &str = "
     S: * OK [CAPABILITY IMAP4rev1 SASL-IR LITERAL+ IDLE AUTH=PLAIN] ready
     LOGIN

@@ -1,4 +1,4 @@
-//! How mailboxes are watched, with a real Dovecot: which ones, for which messages, with which credentials.
+//! Watches of mailboxes, with a real Dovecot: which ones, for which messages, with which credentials.
 
 use std::time::Duration;
 

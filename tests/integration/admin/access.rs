@@ -1,4 +1,4 @@
-//! Who gets in.
+//! Access control.
 
 use super::super::support::deltapush::{Deltapush, Options};
 use super::super::support::poll;
@@ -38,7 +38,7 @@ async fn guesses_have_to_wait_and_are_told() {
         request.send().await.unwrap().status().as_u16()
     };
     assert_eq!(status("a wrong password").await, 401);
-    // Whether right or wrong, nobody looks at it for a second.
+    // Right or wrong, no password is looked at for a second.
     let early = client.get(admin.url("/")).bearer_auth(&admin.password).send().await.unwrap();
     assert_eq!(early.status().as_u16(), 429);
     assert!(early.headers().contains_key("retry-after"));

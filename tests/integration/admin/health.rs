@@ -1,4 +1,4 @@
-//! Whether all is well, in words.
+//! Health of deltapush, in words.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;

@@ -12,7 +12,7 @@ use super::super::support::python;
 use super::super::support::scene::PATIENCE;
 use super::{Admin, alone, scene};
 
-/// What the parser found: families by name, each with type, help and samples.
+/// Parses the metrics: families by name, each with type, help and samples.
 async fn parsed(admin: &Admin) -> Value {
     let (status, text) = admin.get("/metrics").await;
     assert_eq!(status, 200);

@@ -43,7 +43,7 @@ impl Admin {
         format!("http://admin:{}@127.0.0.1:{}{path}", self.password, self.port.number())
     }
 
-    /// What is found there without a password: status and text.
+    /// Fetches a path without a password: status and text.
     async fn get(&self, path: &str) -> (u16, String) {
         let answer = reqwest::get(self.url(path)).await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())

@@ -1,4 +1,4 @@
-//! What one account, one address or one mail server may take of memory, time and places. `scripts/attack` measures the same, and
+//! Limits on memory, time and connection slots of one account, address or mail server. `scripts/attack` measures the same, and
 //! more, on a quiet machine.
 
 use crate::keeping::{register, scene_with};
@@ -15,7 +15,7 @@ const LOGIN: &str = "
     S: <tag> OK [CAPABILITY IMAP4rev1 IDLE] in
 ";
 
-/// What a client hears that hands over a token.
+/// Hands over a token and returns the answer.
 async fn hands_over(deltapush: &Deltapush, user: &str, password: &str, token: &str) -> String {
     let mut client = Client::plain(deltapush.plain).await;
     client.expect_prefix("* OK").await;

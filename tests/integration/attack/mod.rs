@@ -1,4 +1,4 @@
-//! What an attacker tries: passwords, names that forge a line of the log, what is slipped in before TLS begins.
+//! Attacks: guessed passwords, names that forge a line of the log, bytes slipped in before TLS begins.
 
 mod bounds;
 
@@ -18,7 +18,7 @@ use crate::support::server::program;
 
 const QUICK: &str = "limits:\n  failed_logins:\n    delay: 10ms\n    longest_delay: 50ms\n";
 
-/// Where the attacker is.
+/// The attacker's address.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 
 async fn wrong(scene: &DovecotScene, user: &str, password: &str) -> String {
@@ -209,7 +209,7 @@ async fn plaintext_in_the_segment_of_starttls_is_dropped() {
     scene.dovecot.expect_logins(&scene.user, 0).await;
 }
 
-/// What a client hears whose upstream does this.
+/// Checks a client's answer; returns the log.
 async fn heard(upstream: &str, security: &str, server: &Scripted) -> String {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new(dir.path());

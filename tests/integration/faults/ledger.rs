@@ -1,4 +1,4 @@
-//! Who was sent what, who was told, and whether that agrees.
+//! Records of deliveries and pushes, and their comparison.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -46,11 +46,11 @@ impl Account {
 /// A message in a mailbox.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Delivered {
-    /// Whose mailbox, as an index.
+    /// Index of the account.
     pub(crate) account: usize,
     /// Its number.
     pub(crate) message: usize,
-    /// What it is.
+    /// Its kind.
     pub(crate) kind: Kind,
     /// The last moment at which it was not there yet.
     pub(crate) at: Instant,
@@ -61,7 +61,7 @@ pub(crate) struct Delivered {
 pub(crate) struct Missing {
     account: String,
     token: String,
-    /// How long before the end of the deliveries it came.
+    /// Time from its arrival to the last delivery.
     before_end: Duration,
 }
 

@@ -34,12 +34,12 @@ use super::support::client::{Client, quoted};
 use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{Dovecot, Setup};
 
-/// How much of everything.
+/// Quantities of a run.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     accounts: usize,
     messages: usize,
-    /// How many deliver at the same time.
+    /// Number of concurrent senders.
     senders: usize,
     /// Between two deliveries of one sender.
     pause: Span,
@@ -49,12 +49,12 @@ struct Plan {
     mail_gap: Span,
     /// Between two faults at the notification server or on the way there.
     push_gap: Span,
-    /// Whether some announcements fail although the server is well, so that they wait for minutes, and whether connections
-    /// that are dead without a sign stay so to the end, until a renewed IDLE finds them.
+    /// True if some announcements fail although the server is well, so that they wait for minutes, and if connections that are
+    /// dead without a sign stay so to the end, until a renewed IDLE finds them.
     patient: bool,
-    /// How long the last faults stay after what was sent under them.
+    /// Duration of the last faults after the deliveries under them.
     finale_lasts: Duration,
-    /// After the last fault, how long the last announcement may take.
+    /// Time limit for the last announcement after the last fault.
     patience: Duration,
 }
 
@@ -112,7 +112,7 @@ struct FaultScene {
     accounts: Vec<Account>,
     to_dovecot: Network,
     notifications: Arc<Notifications>,
-    /// Where no password is kept: what devices have seen for themselves.
+    /// Visits of devices, if no password is stored.
     visits: Option<Arc<Visits>>,
     to_notifications: Network,
 }
@@ -327,7 +327,7 @@ async fn run(credentials: &'static str) {
             tally = scene.settle(&delivered).await;
         }
     }
-    // What comes too often comes at the end of a window.
+    // Surplus pushes come at the end of a window.
     sleep(Duration::from_secs(3)).await;
     let tally = Tally { missing: tally.missing, ..scene.tally(&delivered) };
     scene.last_round(&mut delivered).await;

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::super::support::ports::ReservedPort;
 
-/// How a connection is treated.
+/// Treatment of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// All passes.
@@ -23,7 +23,7 @@ pub(crate) enum Manner {
     Delayed(Duration),
     /// All passes, so many bytes in a second.
     Throttled(u32),
-    /// Nothing passes, and nobody is told. What was said meanwhile arrives when it is over.
+    /// Nothing passes, and nobody is told. Bytes sent meanwhile arrive when it is over.
     BlackHole,
     /// The server's end is closed, the other one is not told, as after a crash or behind a NAT that forgot. Never over.
     HalfOpen,
@@ -41,7 +41,7 @@ impl Manner {
 
 /// The relay. It ends with the test's runtime.
 pub(crate) struct Network {
-    /// Where it listens in place of the server.
+    /// Port in place of the server's.
     pub(crate) port: u16,
     shared: Arc<Shared>,
     reachable: watch::Sender<bool>,
@@ -49,7 +49,7 @@ pub(crate) struct Network {
 
 struct Shared {
     server: u16,
-    /// How the next connections are treated.
+    /// Treatment of the next connections.
     manner: Mutex<Manner>,
     connections: Mutex<Vec<watch::Sender<Manner>>>,
 }
@@ -86,7 +86,7 @@ impl Network {
         self.shared.treat(manner, |_| rng.u32(0..100) < percent);
     }
 
-    /// Whether new connections are accepted.
+    /// Starts or stops accepting new connections.
     pub(crate) fn reachable(&self, reachable: bool) {
         self.reachable.send_replace(reachable);
     }
@@ -155,7 +155,7 @@ async fn connection(mut client: TcpStream, server: u16, mut manner: watch::Recei
     let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await else {
         return reset(client);
     };
-    // What fails here has lost its peer, and so will the relay.
+    // A failure here means a lost peer: the relay fails too.
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
     let broken = {

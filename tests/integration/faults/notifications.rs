@@ -12,10 +12,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// How late the answer is on a slow day.
+/// Delay of the answer on a slow day.
 const LATE: Duration = Duration::from_millis(1_500);
 
-/// What the server does with a notification.
+/// The server's treatment of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Day {
     /// Takes it.
@@ -46,7 +46,7 @@ pub(crate) struct Accepted {
 
 /// A running server. It ends with the test's runtime.
 pub(crate) struct Notifications {
-    /// Where it listens.
+    /// Its port.
     pub(crate) port: u16,
     shared: Arc<Shared>,
 }
@@ -55,7 +55,7 @@ struct Shared {
     day: watch::Sender<Day>,
     accepted: Mutex<Vec<Accepted>>,
     refused: Mutex<usize>,
-    /// What was no notification at all: none is right.
+    /// Invalid requests: none is right.
     strange: Mutex<Vec<String>>,
 }
 
@@ -80,12 +80,12 @@ impl Notifications {
         self.shared.day.send_replace(day);
     }
 
-    /// What was accepted so far.
+    /// Lists the accepted notifications.
     pub(crate) fn accepted(&self) -> Vec<Accepted> {
         self.shared.accepted.lock().unwrap().clone()
     }
 
-    /// How many were answered otherwise.
+    /// Counts those answered otherwise.
     pub(crate) fn refused(&self) -> usize {
         *self.shared.refused.lock().unwrap()
     }

@@ -15,7 +15,7 @@ use super::super::support::dovecot::PASSWORD;
 use super::notifications::Notifications;
 use super::post::number;
 
-/// How often an app tries before its system puts it to sleep again.
+/// Attempts of an app before its system puts it to sleep again.
 const TRIES: usize = 6;
 
 /// A device with its accounts.
@@ -28,7 +28,7 @@ pub(crate) struct Phone {
     pub(crate) token: String,
 }
 
-/// What devices have seen for themselves.
+/// Visits of devices to their mailboxes.
 #[derive(Default)]
 pub(crate) struct Visits(Mutex<Vec<Visit>>);
 
@@ -39,8 +39,8 @@ struct Visit {
 }
 
 impl Visits {
-    /// Whether this device has fetched this message of the user's. By the message itself: what came between the beginning of
-    /// a visit and its FETCH may be among it, and may not.
+    /// Reports if this device has fetched this message of the user's. By the message itself: mail that came between the start of
+    /// a visit and its FETCH may be fetched, or not.
     pub(crate) fn know(&self, user: &str, token: &str, message: usize) -> bool {
         let is_told = |visit: &Visit| {
             visit.user == user && visit.token == token && visit.messages.contains(&message)
@@ -48,7 +48,7 @@ impl Visits {
         self.0.lock().unwrap().iter().any(is_told)
     }
 
-    /// How many there were.
+    /// Counts the visits.
     pub(crate) fn count(&self) -> usize {
         self.0.lock().unwrap().len()
     }
@@ -82,7 +82,7 @@ async fn come(phone: &Phone, user: &str, visits: &Visits) {
     }
 }
 
-/// Logs in, hands the token over, fetches, waits for a moment, and hangs up. What it has fetched it knows, whatever comes after
+/// Logs in, hands the token over, fetches, waits for a moment, and hangs up. Fetched messages are known, whatever comes after
 /// that.
 async fn look(phone: &Phone, user: &str, visits: &Visits) -> io::Result<()> {
     let mut stream = BufReader::new(TcpStream::connect((Ipv4Addr::LOCALHOST, phone.port)).await?);

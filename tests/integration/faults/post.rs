@@ -1,4 +1,4 @@
-//! Who puts messages into mailboxes: past deltapush and its bad network, at a server that may be away for a while.
+//! Delivery of messages: past deltapush and its bad network, at a server that may be away for a while.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -13,7 +13,7 @@ use super::super::support::dovecot::{PASSWORD, message};
 use super::super::support::lmtp;
 use super::ledger::{Account, Delivered, Kind};
 
-/// How long the mail server may be away.
+/// Longest absence of the mail server.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The mail server's ports, which outlive its restarts.

@@ -1,4 +1,4 @@
-//! What goes wrong during a run: three lanes, each with its own bag of faults, out of which chance draws until it is empty,
+//! Faults during a run: three lanes, each with its own bag of faults, out of which chance draws until it is empty,
 //! and then again. The lanes know nothing of each other, so faults meet.
 
 use std::collections::BTreeMap;
@@ -14,10 +14,10 @@ use super::super::support::dovecot::Dovecot;
 use super::network::{Manner, Network};
 use super::notifications::{Day, Notifications};
 
-/// How often each fault was there.
+/// Occurrences of each fault.
 pub(crate) type Count = BTreeMap<&'static str, usize>;
 
-/// How long something lasts, in milliseconds, at random.
+/// Range of a random duration, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span(pub(crate) u64, pub(crate) u64);
 
@@ -45,7 +45,7 @@ pub(crate) async fn kill(
     (deltapush, count)
 }
 
-/// What happens on the way to the mail server, and to itself.
+/// A fault at the mail server, or on the way there.
 #[derive(Clone, Copy, Debug)]
 enum MailFault {
     Restart,
@@ -121,7 +121,7 @@ pub(crate) async fn mail(
     (dovecot, count)
 }
 
-/// What happens on the way to the notification server, and to itself.
+/// A fault at the notification server, or on the way there.
 #[derive(Clone, Copy, Debug)]
 enum PushFault {
     Day(Day, &'static str),

@@ -84,7 +84,7 @@ impl Installed {
         self.0.vps.output_of("journalctl --unit deltapush --output cat --no-pager")
     }
 
-    /// Whether systemd runs the service.
+    /// Reports if systemd runs the service.
     fn is_active(&self) -> bool {
         self.0.vps.output_of("systemctl is-active deltapush || true").trim() == "active"
     }

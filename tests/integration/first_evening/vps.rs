@@ -24,7 +24,7 @@ const ENVIRONMENT: [(&str, &str); 4] = [
 pub(crate) struct Vps {
     /// The process with which the machine ends.
     holder: Child,
-    /// What nsenter takes to enter it.
+    /// Arguments for nsenter.
     entrance: Vec<String>,
     /// Its files, as this process sees them.
     root: PathBuf,

@@ -145,7 +145,7 @@ class Browser:
         return {"bytes": os.path.getsize(path)}
 
     def run(self, script):
-        """What a piece of script returns, or its promise brings."""
+        """Returns a script's result, or that of its promise."""
         wanted = f"(() => {{ {script} }})()"
         came = self.call("Runtime.evaluate", expression=wanted, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in came:

@@ -131,7 +131,7 @@ def round_trip(port, trusted, user, password, flush, bytewise, level, size):
         client.line()
     except EOFError:
         told["closed"] = True
-    # What was said is mostly the message, which shrinks to three quarters and less.
+    # The dialogue is mostly the message, which shrinks to three quarters and less.
     told["shrunk"] = all(client.wire[way] < client.plain[way] * 0.9 for way in client.wire)
     return told
 

@@ -50,7 +50,7 @@ pub(crate) fn check_after(
     }
 }
 
-/// What axe-core finds. A page that updates itself may replace a part of itself meanwhile: then a rule stays undecided, and
+/// Runs axe-core. A page that updates itself may replace a part of itself meanwhile: then a rule stays undecided, and
 /// another run decides it.
 fn decided(browser: &mut Browser) -> Accessibility {
     let mut found = browser.accessibility();

@@ -88,7 +88,7 @@ impl TokenAuthority {
         self.shared.lock().unwrap().allowed = None;
     }
 
-    /// How often an access token was fetched with a refresh token.
+    /// Counts the access tokens fetched with a refresh token.
     pub(crate) fn refreshed(&self) -> usize {
         self.shared.lock().unwrap().refreshed
     }

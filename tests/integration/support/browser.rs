@@ -15,25 +15,25 @@ pub(crate) struct Browser {
     answers: BufReader<ChildStdout>,
 }
 
-/// How somebody looks at a page.
+/// Display settings for a page.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Look {
     /// In CSS pixels; below 600 it is a phone.
     pub(crate) width: u32,
     /// `light` or `dark`.
     pub(crate) scheme: &'static str,
-    /// Whether scripts run.
+    /// True if scripts run.
     pub(crate) script: bool,
 }
 
 /// A page as the browser has it.
 #[derive(Debug)]
 pub(crate) struct Shown {
-    /// What is in it now.
+    /// Current content.
     pub(crate) html: String,
-    /// How wide it is, in CSS pixels.
+    /// Width, in CSS pixels.
     pub(crate) width: f64,
-    /// What the browser complains of: scripts that fail, and what the page's own policy forbids.
+    /// Complaints of the browser: scripts that fail, and what the page's own policy forbids.
     pub(crate) complaints: Vec<Value>,
 }
 
@@ -121,7 +121,7 @@ impl Browser {
             .unwrap()
     }
 
-    /// What a piece of script returns, or its promise brings.
+    /// Returns a script's result, or that of its promise.
     pub(crate) fn run(&mut self, script: &str) -> Value {
         self.call(json!({ "do": "run", "script": script }))["returned"].clone()
     }

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// A certificate authority with one server certificate, for `localhost` and 127.0.0.1, as PEM files.
 pub(crate) struct Authority {
-    /// What clients trust.
+    /// The authority's certificate.
     pub(crate) ca: PathBuf,
     /// The server's certificate.
     pub(crate) leaf_cert: PathBuf,

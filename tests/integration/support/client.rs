@@ -15,7 +15,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use super::certs::client_config;
 use super::dovecot::PASSWORD;
 
-/// How long a client waits for anything before the test fails.
+/// Time limit of a client's wait before the test fails.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Anything that carries bytes both ways.
@@ -32,7 +32,7 @@ pub(crate) struct Client {
     bytewise: bool,
 }
 
-/// What a command brought.
+/// Answer to a command.
 #[derive(Debug)]
 pub(crate) struct Reply {
     /// The untagged lines before the end, without CRLF. A literal is part of its line.
@@ -262,7 +262,7 @@ impl Client {
         );
     }
 
-    /// What the other side said, a character for each byte, since this was called last.
+    /// Returns the other side's words since the last call, a character for each byte.
     pub(crate) fn take_recorded(&mut self) -> String {
         std::mem::take(&mut self.recorded).into_iter().map(char::from).collect()
     }

@@ -16,10 +16,9 @@ use super::certs::Authority;
 use super::dovecot::{Dovecot, PASSWORD, TOKEN_KEY};
 use super::{python, token_slot};
 
-/// How long a core may take for one call: it gives up its own connections after 60 s.
+/// Time limit for a call of a core: it gives up its own connections after 60 s.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Which core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
     /// 2.23.0 through its C API, with a device token.

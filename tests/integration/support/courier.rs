@@ -21,7 +21,7 @@ use super::guarded::Guarded;
 use super::ports::{ReservedPort, wait_for_port};
 use super::server::unpacked;
 
-/// Whom the mail belongs to.
+/// Owner of the mail.
 const MAIL_UID: u32 = 54321;
 
 /// As /usr/lib/courier/imapd does it, without the logger.

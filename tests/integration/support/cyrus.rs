@@ -15,7 +15,7 @@ use super::lmtp;
 use super::ports::{ReservedPort, wait_for_port};
 use super::server::unpacked;
 
-/// Whom Cyrus becomes when it is started by root: every Debian has this user.
+/// Cyrus's user when it is started by root: every Debian has this one.
 const MAIL_USER: &str = "mail";
 
 /// A running Cyrus.
@@ -83,7 +83,7 @@ impl Cyrus {
         self.wait_until_ready();
     }
 
-    /// What each session of a user said and heard after its login.
+    /// Returns the dialogues of a user's sessions after login.
     pub(crate) fn sessions(&self, user: &str) -> Vec<String> {
         let entries = fs::read_dir(self.telemetry(user)).unwrap();
         entries
@@ -93,7 +93,7 @@ impl Cyrus {
             .collect()
     }
 
-    /// What Cyrus printed; the rest goes to the system's log.
+    /// Returns its output; the rest goes to the system's log.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.dir.path().join("log")).unwrap_or_default())
             .into_owned()

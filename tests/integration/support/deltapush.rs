@@ -11,7 +11,7 @@ use super::dovecot::Dovecot;
 use super::poll;
 use super::ports::{ReservedPort, wait_for_port};
 
-/// What a test's configuration says; the rest is the same for all.
+/// Configuration of a test; the rest is the same for all.
 pub(crate) struct Options {
     /// The URL of the account's own server.
     pub(crate) upstream: String,
@@ -19,9 +19,9 @@ pub(crate) struct Options {
     pub(crate) domain: String,
     /// The routes as YAML, in place of the one of `domain`, `upstream` and `ca`.
     pub(crate) routes: Option<String>,
-    /// What the upstream's certificate is verified against; none for a plain upstream.
+    /// Authority of the upstream's certificate; none for a plain upstream.
     pub(crate) ca: Option<PathBuf>,
-    /// Where tokens are posted.
+    /// `push.notify_url`.
     pub(crate) notify_url: String,
     /// `push.ca`.
     pub(crate) notify_ca: Option<PathBuf>,
@@ -45,7 +45,7 @@ pub(crate) struct Options {
     pub(crate) log_format: &'static str,
     /// Further top-level keys, as YAML.
     pub(crate) more: String,
-    /// Whether to run with `--trace`.
+    /// True to run with `--trace`.
     pub(crate) trace: bool,
 }
 
@@ -208,7 +208,7 @@ impl Deltapush {
         self.child.id()
     }
 
-    /// How much memory it has now, in KiB.
+    /// Returns its memory use, in KiB.
     pub(crate) fn memory(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -220,7 +220,7 @@ impl Deltapush {
         self.dir.path()
     }
 
-    /// What `deltapush status` prints.
+    /// Returns the output of `deltapush status`.
     pub(crate) fn status(&self) -> String {
         let config = self.dir.path().join("config.yaml");
         let output = Command::new(env!("CARGO_BIN_EXE_deltapush"))

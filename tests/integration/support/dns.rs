@@ -11,12 +11,12 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, SRV};
 use hickory_proto::rr::{Name, RData, Record};
 
-/// How long an answer holds, in seconds.
+/// Lifetime of an answer, in seconds.
 const TTL: u32 = 1;
 
 /// The server. It has a thread of its own: a test that waits for a program to start does not keep that program waiting.
 pub(crate) struct DnsServer {
-    /// Where it listens.
+    /// Its address.
     pub(crate) address: SocketAddr,
     zone: Arc<Mutex<Vec<Record>>>,
     questions: Arc<AtomicUsize>,
@@ -75,7 +75,7 @@ impl DnsServer {
         self.zone.lock().unwrap().clear();
     }
 
-    /// How often it was asked.
+    /// Counts the questions.
     pub(crate) fn questions(&self) -> usize {
         self.questions.load(Ordering::SeqCst)
     }

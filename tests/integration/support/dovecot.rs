@@ -36,10 +36,10 @@ const GUARD: &str = r#"
     [ "$said" = keep ] || rm -rf "$2"
 "#;
 
-/// Whom the mail belongs to when the tests run as root. Dovecot needs no passwd entry for it.
+/// Owner of the mail when the tests run as root. Dovecot needs no passwd entry for it.
 const MAIL_UID: u32 = 54321;
 
-/// What the server can do beyond plain IMAP.
+/// Capabilities of the server beyond plain IMAP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Setup {
     /// As Debian ships it: neither METADATA nor push.
@@ -62,7 +62,7 @@ pub(crate) enum Setup {
     OneLoginProcess,
 }
 
-/// What signs the access tokens of [`Setup::Mechanisms`].
+/// Key of the access tokens of [`Setup::Mechanisms`].
 pub(crate) const TOKEN_KEY: &str = "the-key-that-signs-access-tokens";
 
 /// A running Dovecot.
@@ -192,7 +192,7 @@ impl Dovecot {
             .await;
     }
 
-    /// What each session of a user said to Dovecot after login, oldest session first.
+    /// Returns the commands of a user's sessions after login, oldest session first.
     pub(crate) fn sessions(&self, user: &str) -> Vec<String> {
         let mut files: Vec<PathBuf> = fs::read_dir(self.dir.path().join("rawlog").join(user))
             .unwrap()
@@ -234,7 +234,7 @@ impl Dovecot {
         assert_eq!(logins(), n, "logins of {user}:\n{}", self.log());
     }
 
-    /// How many sessions of a user there are now, as `doveadm who` tells.
+    /// Counts the current sessions of a user by `doveadm who`.
     pub(crate) fn who(&self, user: &str) -> usize {
         let output = Command::new("doveadm")
             .arg("-c")

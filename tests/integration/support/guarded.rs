@@ -18,11 +18,11 @@ const GUARD: &str = r#"
         sleep 0.1
     done
     kill -s KILL -- "-$group" 2>/dev/null
-    # What was killed may still be writing.
+    # Killed processes may still be writing.
     [ "$said" = keep ] || rm -rf "$1" 2>/dev/null || { sleep 0.5; rm -rf "$1"; }
 "#;
 
-/// How long a server may take to end: two seconds by itself, then it is killed.
+/// Time limit for a server's end: two seconds by itself, then it is killed.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A script under way, with what it started.

@@ -1,4 +1,4 @@
-//! What the tests stand on: real servers, scripted peers, clients.
+//! Test support: real servers, scripted peers, clients.
 
 pub(crate) mod accessibility;
 pub(crate) mod authority;

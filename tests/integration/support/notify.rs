@@ -19,7 +19,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use super::client::Stream;
 
-/// How a notification is answered.
+/// Answer to a notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// With this HTTP status.
@@ -47,7 +47,7 @@ pub(crate) struct Posted {
 
 /// A running notification server. It ends with the test's runtime.
 pub(crate) struct NotifyServer {
-    /// What goes into the configuration.
+    /// URL for the configuration.
     pub(crate) url: String,
     /// Its port, on loopback.
     pub(crate) port: u16,
@@ -108,7 +108,7 @@ impl NotifyServer {
         always.extend(answer.map(|answer| (prefix, answer)));
     }
 
-    /// What has arrived so far.
+    /// Returns the notifications so far.
     pub(crate) fn posted(&self) -> Vec<Posted> {
         self.shared.posted.lock().unwrap().clone()
     }
@@ -141,7 +141,7 @@ impl Connected<IncomingStream<'_, MaybeTls>> for Peer {
 
 /// Accepts connections, with TLS if it has that; who fails the handshake is not heard.
 pub(crate) struct MaybeTls {
-    /// What it listens on.
+    /// The listening socket.
     pub(crate) tcp: TcpListener,
     /// TLS from the first byte.
     pub(crate) tls: Option<TlsAcceptor>,

@@ -27,7 +27,7 @@ pub(crate) enum Http {
     Two,
 }
 
-/// What the server does with a request that it has read.
+/// The server's reaction to a request that it has read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Deed {
     /// Answers with this status.
@@ -65,7 +65,7 @@ pub(crate) struct Request {
 
 /// The running server. It ends with the test's runtime.
 pub(crate) struct NotifyWire {
-    /// What goes into the configuration.
+    /// URL for the configuration.
     pub(crate) url: String,
     shared: Arc<Shared>,
     arrived: watch::Receiver<usize>,
@@ -110,14 +110,14 @@ impl NotifyWire {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
                 let (acceptor, shared) = (acceptor.clone(), Arc::clone(&accepting));
-                // How a connection ends is the deed's affair, or the client's.
+                // The deed or the client decides how a connection ends.
                 tokio::spawn(async move { drop(connection(http, tcp, acceptor, &shared).await) });
             }
         });
         Self { url, shared, arrived }
     }
 
-    /// What is done with the next requests, in order. After them it is 200 again.
+    /// Sets the next requests' deeds, in order. After them it is 200 again.
     pub(crate) fn next(&self, deeds: impl IntoIterator<Item = Deed>) {
         self.shared.deeds.lock().unwrap().extend(deeds);
     }
@@ -136,7 +136,7 @@ impl NotifyWire {
     }
 }
 
-/// Whether a connection goes on after a deed.
+/// State of a connection after a deed.
 enum Next {
     GoOn,
     End,

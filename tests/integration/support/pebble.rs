@@ -16,7 +16,7 @@ use super::server::program;
 pub(crate) struct Pebble {
     /// The URL of its directory.
     pub(crate) directory: String,
-    /// What its web server's certificate is verified against.
+    /// Authority of its web server's certificate.
     pub(crate) ca: PathBuf,
     management: u16,
     child: Child,

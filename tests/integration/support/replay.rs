@@ -1,8 +1,8 @@
 //! A trace that `deltapush trace export` wrote, played again: its upstream as a [`Scripted`] server, its client against a real
 //! deltapush between them. So a report becomes a test.
 //!
-//! What was masked is said with the credentials of the scripted server and a token of this file's; literals that were not shown
-//! are as many `x`. What was relayed has to come out byte for byte, of deltapush's own words the first two.
+//! Masked parts are said with the credentials of the scripted server and a token of this file's; literals that were not shown
+//! are as many `x`. Relayed lines have to come out byte for byte, of deltapush's own words the first two.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::scripted::{PASSWORD, Scripted, USER};
 /// The token that a replayed client hands over.
 pub(crate) const TOKEN: &str = "openpgp:replayed";
 
-/// What one peer said, as a line of a trace has it.
+/// One peer's words, as a line of a trace has them.
 struct Line<'a> {
     speaker: Speaker,
     mark: Mark,
@@ -123,7 +123,7 @@ impl Line<'_> {
     }
 }
 
-/// What the upstream of one session hears and says, as [`Scripted`] wants it.
+/// Returns the upstream's dialogue of one session, as [`Scripted`] wants it.
 fn dialogue(records: &[Record]) -> String {
     let mut script = String::new();
     let mut login: Option<String> = None;
@@ -132,7 +132,7 @@ fn dialogue(records: &[Record]) -> String {
         let Some(speaker) = ConnectionSide::Upstream.speaker(line.speaker, line.mark) else {
             continue;
         };
-        // What belongs to an exchange under way is the business of `LOGIN`.
+        // `LOGIN` handles the lines of an exchange under way.
         if login
             .as_ref()
             .is_some_and(|tag| speaker == Speaker::ToUpstream || line.word(0) == "+" && *tag != "+")

@@ -7,9 +7,9 @@ use super::deltapush::{Deltapush, Options};
 use super::dovecot::{self, Dovecot, Setup};
 use super::notify::NotifyServer;
 
-/// How long a push may take on a busy machine. How soon one comes is the business of `cores.rs`.
+/// Time limit for a push on a busy machine. `cores.rs` measures how soon one comes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
-/// How long nothing has to come before it is said that nothing comes. Dovecot holds news back for half a second.
+/// Time without a push after which none is expected. Dovecot holds news back for half a second.
 pub(crate) const QUIET: Duration = Duration::from_secs(3);
 
 /// One account behind one deltapush, with a notification server.

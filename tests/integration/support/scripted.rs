@@ -41,9 +41,9 @@ use tokio_rustls::rustls::ServerConfig;
 
 use super::client::{Stream, literal_size};
 
-/// How long one step may take.
+/// Time limit for one step.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// How long the peer is watched after the last step.
+/// Observation time of the peer after the last step.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The user and the password of every scripted account.
@@ -51,7 +51,7 @@ pub(crate) const USER: &str = "alice@lab.test";
 /// See [`USER`].
 pub(crate) const PASSWORD: &str = "sesame";
 
-/// How a [`Scripted`] behaves beside its dialogues.
+/// Transport settings of a [`Scripted`].
 #[derive(Clone, Default)]
 pub(crate) struct Manner {
     /// Send every byte on its own.
@@ -62,7 +62,7 @@ pub(crate) struct Manner {
 
 /// A scripted server: the first connection gets the first dialogue, and so on. They run side by side.
 pub(crate) struct Scripted {
-    /// Where it listens, on loopback.
+    /// Its port, on loopback.
     pub(crate) port: u16,
     connections: Arc<AtomicUsize>,
     failures: Arc<Mutex<Vec<String>>>,
@@ -130,7 +130,7 @@ impl Scripted {
         server
     }
 
-    /// How many connections were made.
+    /// Counts the connections made.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
@@ -177,7 +177,7 @@ impl Drop for Scripted {
     }
 }
 
-/// What goes between the dialogues and the test.
+/// Signals between the dialogues and the test.
 #[derive(Clone)]
 struct Signals {
     gate: Arc<Semaphore>,
@@ -301,7 +301,7 @@ impl Player<'_> {
         }
     }
 
-    /// What comes after the last step: nothing but the end, and that not necessarily.
+    /// Expects the end after the last step, or nothing at all.
     async fn farewell(&mut self) -> Result<(), String> {
         while self.received.is_empty() {
             if !matches!(timeout(FAREWELL, self.fill()).await, Ok(Ok(()))) {

@@ -106,7 +106,7 @@ impl RealServer {
         }
     }
 
-    /// What each session of a user said after its login; none where the server keeps no such record.
+    /// Returns the records of a user's sessions after login, if the server keeps any.
     pub(crate) fn sessions(&self, user: &str) -> Option<Vec<String>> {
         match self {
             Self::Dovecot(dovecot) => Some(dovecot.sessions(user)),
@@ -137,7 +137,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
     unpacked("bin").join(name)
 }
 
-/// Where `scripts/servers` put a server.
+/// Returns the folder of an unpacked server.
 pub(crate) fn unpacked(server: &str) -> PathBuf {
     let folder =
         Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("servers").join(server);

@@ -89,7 +89,7 @@ pub(crate) fn public_key(certificate: &CertificateDer<'_>) -> Vec<u8> {
     parsed.public_key().raw.to_vec()
 }
 
-/// Whether it was resumed. Reads the greeting first: with it come the tickets for the next time.
+/// Returns the handshake's kind. Reads the greeting first: with it come the tickets for the next time.
 pub(crate) async fn kind_after_greeting(stream: &mut TlsStream<TcpStream>) -> HandshakeKind {
     let line = line(stream).await;
     assert!(line.starts_with("* OK"), "{line}");

@@ -43,7 +43,7 @@ pub(crate) fn fill(pid: u32) {
     }
 }
 
-/// What can be written of the memory of a process: where it begins, and what is in it.
+/// Returns the writable regions of a process's memory: start and content of each.
 fn regions(pid: u32, memory: &File) -> Vec<(u64, Vec<u8>)> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let region = |line: &str| {

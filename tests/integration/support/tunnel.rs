@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// The proxy. It ends with the test's runtime.
 pub(crate) struct Tunnel {
-    /// Where it listens, on loopback.
+    /// Its port, on loopback.
     pub(crate) port: u16,
     asked: Arc<Mutex<Vec<String>>>,
 }
@@ -30,7 +30,7 @@ impl Tunnel {
         Self { port, asked }
     }
 
-    /// What was asked for so far, as `host:port`.
+    /// Lists the targets asked for so far, as `host:port`.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
