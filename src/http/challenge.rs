@@ -17,7 +17,7 @@ use tracing::info;
 
 use super::listen;
 use super::response::{self, Body};
-use super::server::{Site, Visitor};
+use super::server::{Pages, Visitor};
 use crate::tls::acme::ChallengeListener;
 use crate::tls::acme::challenges::Challenges;
 
@@ -27,7 +27,7 @@ const FOLDER: &str = "/.well-known/acme-challenge/";
 /// The answers to challenges, and nothing else.
 struct ChallengeSite(Challenges);
 
-impl Site for ChallengeSite {
+impl Pages for ChallengeSite {
     const NAME: &'static str = "the listener for challenges";
     const HEAD_TIME: Duration = Duration::from_secs(10);
     const LIFETIME: Duration = Duration::from_secs(20);

@@ -15,17 +15,7 @@ use super::HttpVersion;
 use super::server::{self, Site};
 use crate::accept::{AcceptFailures, accept};
 use crate::admission::connection_slots::{ConnectionSlot, Door};
-use crate::admission::slot_table::SlotLimits;
 use crate::tls::stream;
-
-/// Connections at once: an operator with some devices, a Prometheus or two, and strangers without the password; or the
-/// addresses from which an authority looks, and strangers.
-const LIMITS: SlotLimits = SlotLimits {
-    connections: 128,
-    per_address: 64,
-    before_login: 48,
-    before_login_per_address: 24,
-};
 
 /// Time limit for the TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
@@ -50,7 +40,7 @@ pub(super) async fn serve<S: Site>(
             }
         };
         number = number.wrapping_add(1);
-        match door.enter(number, peer.ip(), &LIMITS) {
+        match door.enter(number, peer.ip(), &S::LIMITS) {
             Ok(slot) => {
                 let (site, tls, stop) = (Arc::clone(&site), tls.clone(), stop.clone());
                 tasks.spawn(connection(tcp, peer, slot, site, tls, stop));

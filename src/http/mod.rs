@@ -4,6 +4,7 @@
 //! IMAP.
 
 pub mod admin;
+mod authorization;
 pub(crate) mod challenge;
 mod html;
 mod listen;
@@ -12,6 +13,7 @@ pub mod metrics;
 pub(crate) mod public;
 mod response;
 pub(crate) mod server;
+mod throttle;
 
 /// A version of HTTP, as ALPN has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

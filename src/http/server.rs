@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::HttpVersion;
 use super::response::{self, Body};
 use crate::admission::connection_slots::ConnectionSlot;
+use crate::admission::slot_table::SlotLimits;
 
 /// Maximum size of the head of a request, and of a buffer of a connection.
 const MAX_HEAD: usize = 16 * 1024;
@@ -26,8 +27,20 @@ const MAX_HEAD: usize = 16 * 1024;
 /// Concurrent requests of one HTTP/2 connection.
 const MAX_STREAMS: u32 = 8;
 
-/// Flow control windows of HTTP/2, in bytes: request bodies are not read.
+/// Flow control windows of HTTP/2, in bytes: the sites behind it read no bodies.
 const WINDOW: u32 = 65_535;
+
+/// Time that the last request of a connection has beyond its lifetime.
+const LAST_REQUEST_TIME: Duration = Duration::from_secs(10);
+
+/// Connections at once: an operator with some devices, a Prometheus or two, and strangers without the password; or the
+/// addresses from which an authority looks, and strangers.
+const LIMITS: SlotLimits = SlotLimits {
+    connections: 128,
+    per_address: 64,
+    before_login: 48,
+    before_login_per_address: 24,
+};
 
 /// A site: a function from a request to its response.
 pub(crate) trait Site: Send + Sync + 'static {
@@ -37,7 +50,29 @@ pub(crate) trait Site: Send + Sync + 'static {
     /// Time limit for the head of a request, including the wait for it.
     const HEAD_TIME: Duration;
 
-    /// Maximum duration of a connection. Browsers open the next one by themselves.
+    /// Maximum duration of a connection. Clients open the next one by themselves.
+    const LIFETIME: Duration;
+
+    /// Connections at once, on a listener of its own.
+    const LIMITS: SlotLimits;
+
+    /// The response to any request. If its body is not read, hyper closes the connection or resets the rest.
+    fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        visitor: Arc<Visitor>,
+    ) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// A site of pages, which answers GET and reads no bodies.
+pub(crate) trait Pages: Send + Sync + 'static {
+    /// As of [`Site`].
+    const NAME: &'static str;
+
+    /// As of [`Site`].
+    const HEAD_TIME: Duration;
+
+    /// As of [`Site`].
     const LIFETIME: Duration;
 
     /// The content security policy of its responses.
@@ -49,6 +84,21 @@ pub(crate) trait Site: Send + Sync + 'static {
         request: Request<()>,
         visitor: Arc<Visitor>,
     ) -> impl Future<Output = Response<Body>> + Send;
+}
+
+impl<P: Pages> Site for P {
+    const NAME: &'static str = <P as Pages>::NAME;
+    const HEAD_TIME: Duration = <P as Pages>::HEAD_TIME;
+    const LIFETIME: Duration = <P as Pages>::LIFETIME;
+    const LIMITS: SlotLimits = LIMITS;
+
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        visitor: Arc<Visitor>,
+    ) -> Response<Body> {
+        respond(self, request.map(drop), visitor).await
+    }
 }
 
 /// The peer of a connection.
@@ -77,8 +127,8 @@ impl Visitor {
     }
 }
 
-/// Serves a browser until it disconnects, its time is over, its slot is taken, or `stop` is cancelled; then the requests
-/// in progress are completed.
+/// Serves a peer until it disconnects, its time is over, its slot is taken, or `stop` is cancelled; then the requests in
+/// progress are completed.
 pub(crate) async fn serve<S: Site>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     version: HttpVersion,
@@ -90,28 +140,35 @@ pub(crate) async fn serve<S: Site>(
     let visitor = Arc::new(Visitor::new(address));
     let known = Arc::clone(&visitor);
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = respond(Arc::clone(&site), request.map(drop), Arc::clone(&visitor));
+        let response = Arc::clone(&site).answer(request, Arc::clone(&visitor));
         async move { Ok::<_, Infallible>(response.await) }
     });
     let builder = builder(version, S::HEAD_TIME);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let end = Instant::now().checked_add(S::LIFETIME).unwrap_or_else(Instant::now);
+    let mut end = Instant::now() + S::LIFETIME;
     let evicted = slot.evicted();
     tokio::pin!(evicted);
     let mut is_stopping = false;
     loop {
         tokio::select! {
-            // Errors are the browser's; many browsers end a connection with one.
+            // Errors are the peer's; many browsers end a connection with one.
             _ = &mut connection => return,
-            () = known.became_known.notified() => slot.logged_in(),
-            () = &mut evicted, if !known.is_known() => return,
-            () = stop.cancelled(), if !is_stopping => {
-                is_stopping = true;
-                connection.as_mut().graceful_shutdown();
+            () = known.became_known.notified() => {
+                slot.logged_in();
+                continue;
             }
-            () = sleep_until(end) => return,
+            () = &mut evicted, if !known.is_known() => return,
+            () = stop.cancelled(), if !is_stopping => {}
+            () = sleep_until(end) => {
+                if is_stopping {
+                    return;
+                }
+                end += LAST_REQUEST_TIME;
+            }
         }
+        is_stopping = true;
+        connection.as_mut().graceful_shutdown();
     }
 }
 
@@ -134,8 +191,8 @@ fn builder(version: HttpVersion, head_time: Duration) -> Builder<TokioExecutor> 
     }
 }
 
-/// The response to any request. Its body is not read: hyper closes or resets the rest.
-pub(super) async fn respond<S: Site>(
+/// The response of pages to any request.
+pub(super) async fn respond<S: Pages>(
     site: Arc<S>,
     request: Request<()>,
     visitor: Arc<Visitor>,

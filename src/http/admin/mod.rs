@@ -1,6 +1,6 @@
 //! The admin listener: a page for the operator, metrics for Prometheus, health checks.
 //! `router` dispatches requests, [`site`] authorizes them, `page` renders the page and `live` refreshes it; `health`
-//! describes faults. [`password`], `throttle` and `hosts` protect access.
+//! describes faults. [`password`] and `hosts` protect access.
 
 mod health;
 mod hosts;
@@ -10,7 +10,6 @@ pub mod password;
 mod plot;
 mod router;
 pub mod site;
-mod throttle;
 
 use std::sync::Arc;
 

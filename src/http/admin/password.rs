@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
-use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use tracing::warn;
 use zeroize::Zeroizing;
 
 use crate::config::StartupConfig;
 use crate::encoding::utf8;
 use crate::file_access::explain;
+use crate::http::authorization;
 use crate::store::put_new;
 
 /// The credential's name for systemd (`LoadCredential=`, systemd.exec(5)).
@@ -119,29 +120,13 @@ impl Password {
         Ok(Self { digest: digest(&SHA256, line), path })
     }
 
-    /// True if the value of an Authorization field contains it: as the password of Basic (RFC 7617), with any user name, or as
-    /// a Bearer token (RFC 6750). Takes the same time for any password.
+    /// True if the value of an Authorization field contains it. Takes the same time for any password.
     #[must_use]
     pub fn is_in(&self, authorization: &[u8]) -> bool {
-        given(authorization).is_some_and(|given| {
+        authorization::secret(authorization).is_some_and(|given| {
             verify_slices_are_equal(digest(&SHA256, &given).as_ref(), self.digest.as_ref()).is_ok()
         })
     }
-}
-
-fn given(authorization: &[u8]) -> Option<Vec<u8>> {
-    let space = authorization.iter().position(|byte| *byte == b' ')?;
-    let (scheme, rest) = authorization.split_at_checked(space)?;
-    let value = rest.trim_ascii();
-    if scheme.eq_ignore_ascii_case(b"bearer") {
-        return Some(value.to_vec());
-    }
-    if !scheme.eq_ignore_ascii_case(b"basic") {
-        return None;
-    }
-    let pair = BASE64_STANDARD.decode(value).ok()?;
-    let colon = pair.iter().position(|byte| *byte == b':')?;
-    pair.get(colon.saturating_add(1)..).map(|password| password.to_vec())
 }
 
 fn make(path: &Path) -> io::Result<()> {
@@ -155,6 +140,8 @@ fn make(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use base64::prelude::BASE64_STANDARD;
+
     use super::*;
 
     fn basic(pair: &str) -> Vec<u8> {

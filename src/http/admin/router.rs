@@ -9,9 +9,9 @@ use super::live;
 use super::page;
 use super::site::AdminSite;
 use crate::http::response::{self, Body, JS, TEXT};
-use crate::http::server::{Site, Visitor};
+use crate::http::server::{Pages, Visitor};
 
-impl Site for AdminSite {
+impl Pages for AdminSite {
     const NAME: &'static str = "the web page";
     const HEAD_TIME: Duration = Duration::from_secs(30);
     // As long as a page with live updates is open.

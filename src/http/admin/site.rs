@@ -12,7 +12,6 @@ use tracing::info;
 use super::health::{Check, Health};
 use super::hosts::Hosts;
 use super::password::Password;
-use super::throttle::Guesses;
 use crate::admin::report::StatusReport;
 use crate::admin::status::Reporter;
 use crate::config::{Admin, Hostname};
@@ -20,6 +19,7 @@ use crate::http::listening::Listening;
 use crate::http::metrics::{self, Exposition};
 use crate::http::response::{self, Body};
 use crate::http::server::Visitor;
+use crate::http::throttle::Guesses;
 use crate::push::registry::Registry;
 use crate::store::StoreError;
 

@@ -20,7 +20,7 @@ use reqwest::Url;
 use tokio::time::timeout;
 
 use super::response::{self, Body, JS, XML};
-use super::server::{Site, Visitor};
+use super::server::{Pages, Visitor};
 use crate::tls::stream::TlsStream;
 use settings::Expected;
 pub(crate) use settings::{KNOWN, PublicSite, UNKNOWN};
@@ -35,7 +35,7 @@ const AUTOCONFIG: [&str; 2] =
 /// The script of the page: a library that makes QR codes (MIT licence, in its head), and our own.
 const SCRIPT: &str = concat!(include_str!("qrcodegen.js"), include_str!("script.js"));
 
-impl Site for PublicSite {
+impl Pages for PublicSite {
     const NAME: &'static str = "the public page";
     const HEAD_TIME: Duration = Duration::from_secs(10);
     const LIFETIME: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! Slows down guessing of the password: after a wrong one, its address must wait before the next attempt. Sans-IO.
+//! Slows down guessing of a password or token: after a wrong one, its address must wait before the next attempt. Sans-IO.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use crate::bounded::Bounded;
 /// Addresses that are remembered; IPv6 counts by /64.
 const ADDRESSES: usize = 10_000;
 
-/// Time after which a wrong password is forgotten.
+/// Time after which a wrong one is forgotten.
 const WITHIN: Duration = Duration::from_secs(3600);
 
-/// The wait after a wrong password.
+/// The wait after a wrong one.
 const WAITS: GrowingWait = GrowingWait::doubling(Duration::from_secs(1), Duration::from_secs(60));
 
-/// Addresses with wrong passwords.
+/// Addresses with wrong passwords or tokens.
 #[derive(Debug)]
 pub(super) struct Guesses(Bounded<Prefix, Guesser>);
 
@@ -33,13 +33,13 @@ impl Default for Guesses {
 }
 
 impl Guesses {
-    /// The time until another password of this address is checked.
+    /// The time until another one of this address is checked.
     pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let guesser = self.0.get(&Prefix::of(address), now)?;
         Some(guesser.until.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
     }
 
-    /// Records a wrong password. Returns whether it is the first in a row.
+    /// Records a wrong one. Returns whether it is the first in a row.
     pub(super) fn wrong(&mut self, address: IpAddr, now: Instant) -> bool {
         let is_first = self.0.get(&Prefix::of(address), now).is_none();
         let guesser = self.0.entry(Prefix::of(address), now, || Guesser { wrong: 0, until: now });
@@ -49,7 +49,7 @@ impl Guesses {
         is_first
     }
 
-    /// Records the correct password.
+    /// Records the correct one.
     pub(super) fn right(&mut self, address: IpAddr) {
         self.0.remove(&Prefix::of(address));
     }
