@@ -29,6 +29,7 @@ pub mod commands;
 pub mod config;
 pub mod credentials;
 pub mod crypto;
+pub mod dict;
 mod encoding;
 mod file_access;
 pub mod http;

@@ -19,11 +19,13 @@ use crate::admin::status::Reporter;
 use crate::admission::login_limiter::LoginGate;
 use crate::admission::remember::{from_state, keep_known_logins};
 use crate::config::{self, Config, DOMAIN_PLACEHOLDER, ListenerTls, PushDelivery};
+use crate::dict;
 use crate::http::admin::password::{Password, PasswordError};
 use crate::http::admin::{self, site};
 use crate::http::challenge::ChallengePort;
 use crate::http::listening::Listening;
 use crate::http::metrics::{Exposition, MetricSources};
+use crate::http::news;
 use crate::logging::LogLimit;
 use crate::proxy::Proxy;
 use crate::proxy::listener;
@@ -137,6 +139,8 @@ pub struct Server {
     log: LogLimit,
     /// The socket for challenges of an authority, if systemd passed it on.
     challenge_socket: Option<(SocketAddr, StdListener)>,
+    /// The socket of the news hook, if systemd passed it on.
+    news_socket: Option<StdListener>,
 }
 
 impl Server {
@@ -211,6 +215,7 @@ impl Server {
             password,
             log,
             challenge_socket: None,
+            news_socket: None,
         })
     }
 
@@ -220,13 +225,15 @@ impl Server {
         Self { log: limit, ..self }
     }
 
-    /// Takes the socket for challenges of an authority from `sockets`, if it is among them.
+    /// Takes the sockets for challenges of an authority and for news of mail servers from `sockets`, if they are among them.
     #[must_use]
-    pub fn taking_challenge_socket(self, sockets: &mut Sockets) -> Self {
+    pub fn taking_sockets(self, sockets: &mut Sockets) -> Self {
         let acme = self.config.live.certificate.acme.as_ref();
         let address = acme.and_then(|acme| acme.http.as_deref().copied());
         let passed = address.and_then(|address| Some((address, sockets.take(address)?)));
-        Self { challenge_socket: passed, ..self }
+        let news = self.config.startup.news.listen.as_deref().copied();
+        let news = news.and_then(|address| sockets.take(address));
+        Self { challenge_socket: passed, news_socket: news, ..self }
     }
 
     /// The handle that applies another configuration while the server runs.
@@ -271,6 +278,7 @@ impl Server {
             password,
             log,
             challenge_socket,
+            news_socket,
         } = self;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -296,6 +304,11 @@ impl Server {
                 .await;
         }
         let news_receiver = NewsReceiver::new(&watchers);
+        let taker = (news_receiver.clone(), registry.telemetry().clone());
+        if let Some(path) = startup.news.dict.clone() {
+            dict::start(path, taker.clone(), &tasks, &stop);
+        }
+        news::start(&startup.news, news_socket, taker, &tls, &tasks, &stop);
         let (watches, waker) = (watchers.run(account_events, stop.clone()), kept.run(stop.clone()));
         let mut watching = tasks.spawn(async move { tokio::join!(watches, waker) });
         let reporter = Reporter::new(registry.clone(), watch_settings)

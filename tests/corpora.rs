@@ -62,7 +62,7 @@ macro_rules! targets {
     };
 }
 
-targets!(framer command response capability metadata session redaction preauth dialogue idle config sasl id compression proxy_protocol keeping tls);
+targets!(framer command response capability metadata session redaction preauth dialogue idle config sasl id compression proxy_protocol keeping tls news dict);
 
 #[test]
 fn shipped_traces_are_seeds() {

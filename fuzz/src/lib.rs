@@ -9,12 +9,14 @@ mod command;
 mod compression;
 mod config;
 mod dialogue;
+mod dict;
 mod events;
 mod framer;
 mod id;
 mod idle;
 mod keeping;
 mod metadata;
+mod news;
 mod preauth;
 mod proxy_protocol;
 mod redaction;
@@ -41,7 +43,7 @@ macro_rules! targets {
     };
 }
 
-targets!(framer command response capability metadata session redaction preauth dialogue idle config sasl id compression proxy_protocol keeping tls);
+targets!(framer command response capability metadata session redaction preauth dialogue idle config sasl id compression proxy_protocol keeping tls news dict);
 
 /// Checks the property of this name.
 ///

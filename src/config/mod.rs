@@ -66,7 +66,7 @@ pub use log::LogFormat;
 pub use login::LoginTemplate;
 pub use metadata::{Metadata, MetadataValue};
 pub use names::{DOMAIN_PLACEHOLDER, is_dns_name, is_loopback};
-pub use news::NewsSettings;
+pub use news::{NewsSettings, NewsToken, TokenHash};
 pub use push::{Contact, Messages, Native};
 pub use relay::{JmapAccess, RelaySettings};
 pub use route_types::{AddressPattern, AutoconfigUrl, HostPattern, ProxyProtocol};

@@ -103,6 +103,7 @@ impl StartupConfig {
         self.storage.key_file.as_mut().map(resolve);
         self.news.socket.as_mut().map(resolve);
         self.admin.password_file.as_mut().map(resolve);
+        self.news.dict.as_mut().map(resolve);
         if let Some(ca) = &mut self.push.ca {
             ca.resolve(base_dir);
         }

@@ -1,7 +1,7 @@
-//! HTTP: the public page with autoconfig, the admin listener with the operator's page, metrics and health, and the listener
-//! for an authority's challenges. `server` serves connections of all; a site is a function from a request to its response
-//! behind it. `listen` accepts connections on listeners for HTTP alone; those of the public page come from the listeners for
-//! IMAP.
+//! HTTP: the public page with autoconfig, the admin listener with the operator's page, metrics and health, the listener for an
+//! authority's challenges, and the hook for news of mail servers. `server` serves connections of all; a site is a function from a
+//! request to its response behind it. `listen` accepts connections on listeners for HTTP alone; those of the public page come
+//! from the listeners for IMAP.
 
 pub mod admin;
 mod authorization;
@@ -10,6 +10,7 @@ mod html;
 mod listen;
 pub mod listening;
 pub mod metrics;
+pub mod news;
 pub(crate) mod public;
 mod response;
 pub(crate) mod server;

@@ -30,6 +30,8 @@ pub enum TelemetryEvent<'a> {
         /// The account's; `None` if it has no device.
         account: Option<&'a AccountTelemetry>,
     },
+    /// News of a mail server was not taken.
+    NewsRefused(NewsRefusal),
     /// A client handed over its token, new or known.
     Registered {
         /// The client's connection.
@@ -170,6 +172,36 @@ impl LoginResult {
             Self::NotAllowed => "not_allowed",
             Self::Unavailable => "unavailable",
             Self::NoMechanism => "no_mechanism",
+        }
+    }
+}
+
+/// The reason for which news of a mail server was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NewsRefusal {
+    /// No token, or a wrong one.
+    Token,
+    /// The request makes no sense.
+    Body,
+    /// Its route takes no news, it is not the sender's, or its name is not clear.
+    Account,
+    /// Too much at once.
+    Rate,
+    /// The state cannot be written, or not in time.
+    State,
+}
+
+impl NewsRefusal {
+    pub(super) const LABELS: [&'static str; 5] = ["token", "body", "account", "rate", "state"];
+
+    /// The value of the label `reason`: one of [`Self::LABELS`].
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Body => "body",
+            Self::Account => "account",
+            Self::Rate => "rate",
+            Self::State => "state",
         }
     }
 }

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use super::delays::Delays;
 use super::histogram::duration_histogram;
 use super::series::Series;
-use super::{Direction, LoginResult, PostResult, TelemetryEvent, WatchEvent};
+use super::{Direction, LoginResult, NewsRefusal, PostResult, TelemetryEvent, WatchEvent};
 
 /// Push decisions: the words of [`TelemetryEvent::Judged`], and the value of the label `verdict`. The first leads to a push.
 pub const VERDICTS: [(Option<&str>, &str); 8] = [
@@ -53,6 +53,7 @@ pub struct Metrics {
     judged: LabelledCounter,
     noticed: Counter,
     news: LabelledCounter,
+    news_refused: LabelledCounter,
     posts: LabelledCounter,
     given_up: Counter,
     post_time: Histogram,
@@ -79,6 +80,7 @@ impl Default for Metrics {
             judged: labelled("verdict", VERDICTS.map(|(_, label)| label)),
             noticed: Counter::default(),
             news: labelled("outcome", NEWS_OUTCOMES),
+            news_refused: labelled("reason", NewsRefusal::LABELS),
             posts: labelled("answer", PostResult::LABELS),
             given_up: Counter::default(),
             post_time: duration_histogram(),
@@ -145,6 +147,11 @@ impl Metrics {
             self.news.clone(),
         );
         registry.register(
+            "deltapush_news_refused",
+            "Requests to the hook and the socket for news that were refused, by reason",
+            self.news_refused.clone(),
+        );
+        registry.register(
             "deltapush_posts",
             "POSTs to the notification server, by its answer",
             self.posts.clone(),
@@ -192,6 +199,9 @@ impl Metrics {
             TelemetryEvent::Judged { skipped, .. } => self.count_judged(*skipped),
             TelemetryEvent::Noticed { announce: true, .. } => {
                 self.noticed.inc();
+            }
+            TelemetryEvent::NewsRefused(reason) => {
+                self.news_refused.get_or_create(&[("reason", reason.label())]).inc();
             }
             TelemetryEvent::Posted { result, took, .. } => {
                 self.posts.get_or_create(&[("answer", result.label())]).inc();

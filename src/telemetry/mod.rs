@@ -14,7 +14,9 @@ pub mod series;
 use std::sync::Arc;
 
 pub use account::AccountTelemetry;
-pub use event::{Direction, LoginResult, Pause, PostResult, TelemetryEvent, WatchEvent};
+pub use event::{
+    Direction, LoginResult, NewsRefusal, Pause, PostResult, TelemetryEvent, WatchEvent,
+};
 use history::History;
 use metrics::Metrics;
 

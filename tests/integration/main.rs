@@ -59,6 +59,8 @@ mod neighbours;
 #[cfg(test)]
 mod news_command;
 #[cfg(test)]
+mod news_hook;
+#[cfg(test)]
 mod next_method;
 #[cfg(test)]
 mod odd_commands;

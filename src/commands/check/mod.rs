@@ -7,7 +7,8 @@ use std::io::{self, Write};
 use super::findings::{Finding, Verdict, listen, state};
 use super::{CommandError, Fault};
 use crate::admin::control;
-use crate::config::Config;
+use crate::admin::format::counted;
+use crate::config::{Config, NewsSettings};
 use crate::store::{CredentialStorage, StoreSettings};
 use crate::tls::certs::identity::{CertificateOrigin, CertificateSummary};
 
@@ -102,6 +103,7 @@ fn describe(
         }
         None => writeln!(out, "admin        off")?,
     }
+    describe_news(out, &config.startup.news)?;
     writeln!(out, "state        {}", config.startup.storage.directory.display())?;
     if config.live.trace.print {
         writeln!(out, "trace        printed")?;
@@ -118,6 +120,20 @@ fn describe(
             writeln!(out, "passwords    not stored: kept client sessions watch the mailboxes")
         }
     }
+}
+
+fn describe_news(out: &mut impl Write, news: &NewsSettings) -> io::Result<()> {
+    if let Some(url) = news.url() {
+        let access = match news.tokens.len() {
+            0 => "every program of this machine".to_owned(),
+            count => counted(count as u64, "token"),
+        };
+        writeln!(out, "news         {url} ({access})")?;
+    }
+    if let Some(path) = &news.dict {
+        writeln!(out, "news         {} (Dovecot's dict protocol)", path.display())?;
+    }
+    Ok(())
 }
 
 fn about(certificate: &CertificateSummary) -> String {
@@ -138,11 +154,15 @@ fn about(certificate: &CertificateSummary) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     #[test]
     fn check_says_what_would_run() {
-        let config = Config::default();
+        let mut config = Config::default();
+        config.startup.news.listen = Some(SocketAddr::from(([127, 0, 0, 1], 1981)).into());
+        config.startup.news.dict = Some("/run/deltapush/dict.sock".into());
         let path = "certs/localhost.cert.pem".into();
         let certificate = CertificateSummary {
             origin: CertificateOrigin::Made,
@@ -160,6 +180,8 @@ mod tests {
             "WARNING: it is not valid for localhost",
             "route        * to imaps://imap.{domain}:993 (CA: webpki)\n",
             "push         https://notifications.delta.chat/notify\n",
+            "news         http://127.0.0.1:1981/v1/news (every program of this machine)\n",
+            "news         /run/deltapush/dict.sock (Dovecot's dict protocol)\n",
             "state        state\n",
             "passwords    sealed with the key in state/seal.key\n",
         ] {

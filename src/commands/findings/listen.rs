@@ -29,6 +29,8 @@ pub(in super::super) fn taken(config: &Config, held: &[u16]) -> Vec<Finding> {
     let acme = config.live.certificate.acme.as_ref();
     let http = acme.and_then(|acme| acme.http.as_deref().copied());
     found.extend(http.filter(is_free).and_then(taken_for_challenges));
+    let news = config.startup.news.listen.as_deref().copied();
+    found.extend(news.filter(is_free).and_then(taken_for_news));
     found
 }
 
@@ -42,6 +44,13 @@ fn taken_one(address: SocketAddr) -> Option<Finding> {
 fn taken_for_challenges(address: SocketAddr) -> Option<Finding> {
     let error = TcpListener::bind(address).err()?;
     let words = format!("no certificate comes: cannot listen on {address}: {error}");
+    Some(Finding::warn(SUBJECT, words, listen_remedy(&error)))
+}
+
+/// deltapush starts without this one too, and gets no news of mail servers until it is free.
+fn taken_for_news(address: SocketAddr) -> Option<Finding> {
+    let error = TcpListener::bind(address).err()?;
+    let words = format!("no news of mail servers comes: cannot listen on {address}: {error}");
     Some(Finding::warn(SUBJECT, words, listen_remedy(&error)))
 }
 
@@ -181,6 +190,8 @@ mod tests {
         assert!(finding.remedy.unwrap().contains("another program listens there"));
         let finding = taken_for_challenges(taken.local_addr().unwrap()).unwrap();
         assert!(!finding.is_failure() && finding.words.starts_with("no certificate comes"));
+        let finding = taken_for_news(taken.local_addr().unwrap()).unwrap();
+        assert!(!finding.is_failure() && finding.words.starts_with("no news of mail servers"));
     }
 
     fn visit(target: &str, result: VisitResult) -> Visit {

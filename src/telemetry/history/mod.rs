@@ -180,6 +180,7 @@ impl History {
             TelemetryEvent::Connected
             | TelemetryEvent::TurnedAway
             | TelemetryEvent::Disconnected
+            | TelemetryEvent::NewsRefused(_)
             | TelemetryEvent::Login { .. } => return,
         }
         self.changed.notify_waiters();
