@@ -14,6 +14,8 @@ pub(super) struct LinePosition {
     prose: bool,
     /// In the response code before such a text.
     code: bool,
+    /// The next word names the response code.
+    code_begins: bool,
     /// The number of words between here and a string or a mailbox, which may consist of digits.
     string_after: Option<usize>,
     /// The number of words so far, up to three.
@@ -103,17 +105,21 @@ impl LinePosition {
             _ => None,
         };
         // A list of capabilities begins a response or a response code: elsewhere it is a word like others.
-        self.capabilities |= is(&["CAPABILITY"]) && (self.code || self.words == 2 && !self.prose);
+        let is_code = std::mem::take(&mut self.code_begins);
+        self.capabilities |= is(&["CAPABILITY"]) && (is_code || self.words == 2 && !self.prose);
         self.prose |= self.words <= 2
             && (is(&["OK", "NO", "BAD", "BYE", "PREAUTH", "LIST", "LSUB"]) || word == "+");
     }
 
     /// A delimiter goes by.
     fn delimiter(&mut self, delimiter: char) {
+        self.code_begins = false;
         match delimiter {
             '(' => self.open(),
             ')' => self.close(),
-            '[' if self.prose && self.words == 2 && self.has_begun => self.code = true,
+            '[' if self.prose && self.words == 2 && self.has_begun => {
+                (self.code, self.code_begins) = (true, true);
+            }
             ']' => (self.capabilities, self.code) = (false, false),
             _ => {}
         }
@@ -170,6 +176,7 @@ pub(super) fn blank(names: &mut Names, context: &mut LinePosition, text: &[u8]) 
                 }
                 out.push_str(closed);
                 context.field();
+                context.code_begins = false;
                 rest = after.unwrap_or_default();
                 continue;
             }

@@ -113,6 +113,7 @@ fn word_capability_in_a_sentence_uncovers_no_name() {
     let shown = lines(&[
         &format!("A1 BAD {words}"),
         &format!("* NO [CANNOT] {words}"),
+        &format!("A2 OK [{words}"),
         "* CAPABILITY IMAP4rev1 XZXQVKJWY1701234567",
     ]);
     for line in shown.iter().chain([&note]) {
