@@ -34,9 +34,13 @@ pub fn noticed(
 ) -> impl StateChange<Noticed> + use<> {
     let mailbox = MailboxName::from(mailbox);
     of_known(account, move |state, row, _| {
-        let before = state.stored_position(row, &mailbox)?;
-        state.store_position(row, &mailbox, StoredPosition { position, told: 0 })?;
-        let is_told = before.is_some_and(|before| before.has_told(position));
+        let before = state
+            .stored_position(row, &mailbox)?
+            .filter(|before| before.position.uid_validity == position.uid_validity)
+            .map(|before| before.corrected_by(position));
+        let told = before.map_or(0, |before| before.told);
+        state.store_position(row, &mailbox, StoredPosition { position, told })?;
+        let is_told = told > 0 && told >= position.uid_next;
         if is_told && announce != Announce::Nothing {
             return Ok(Noticed::Told);
         }

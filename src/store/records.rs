@@ -121,6 +121,17 @@ pub struct Position {
     pub uid_next: u64,
 }
 
+impl Position {
+    /// Messages by which a position may be ahead of a mailbox that is being opened: the mail server told of them meanwhile.
+    const LEAD: u64 = 100;
+
+    /// Reports if it lies beyond all messages of a mailbox whose next UID is `uid_next`: then it is wrong. UIDVALIDITY is the same.
+    #[must_use]
+    pub fn is_beyond(&self, uid_next: u64) -> bool {
+        self.uid_next > uid_next.saturating_add(Self::LEAD)
+    }
+}
+
 /// A token of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredToken {

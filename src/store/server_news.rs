@@ -9,6 +9,10 @@ use super::{Announce, Change, Position, UnixTime};
 use crate::account::AccountId;
 use crate::mailbox_name::MailboxName;
 
+/// UIDs by which a message may be ahead of the stored position. One beyond that does not move it: a wrong number would hide all
+/// messages below.
+const MAX_JUMP: u64 = 10_000;
+
 /// A message that the mail server has told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ToldMessage {
@@ -32,9 +36,10 @@ impl StoredPosition {
         (self.position.uid_validity == uid_validity).then_some(self.position.uid_next)
     }
 
-    /// Reports if all messages up to this position were announced because the mail server told of them.
-    pub(super) fn has_told(&self, position: Position) -> bool {
-        self.position.uid_validity == position.uid_validity && self.told >= position.uid_next
+    /// Without what the mail server told of, if it told of messages far beyond this position, which do not exist.
+    pub(super) fn corrected_by(self, seen: Position) -> Self {
+        let told = Position { uid_next: self.told, ..self.position };
+        Self { told: if told.is_beyond(seen.uid_next) { 0 } else { self.told }, ..self }
     }
 }
 
@@ -67,10 +72,15 @@ pub fn told(
         if next.is_some_and(|next| message.uid < next) {
             return Ok(false);
         }
+        if next.is_some_and(|next| message.uid.saturating_sub(next) > MAX_JUMP) {
+            state.announce(row, &announce, now)?;
+            return Ok(true);
+        }
         let after = message.uid.saturating_add(1);
         let is_gap = next.is_some_and(|next| message.uid > next);
+        let told_before = before.filter(|_| next.is_some()).map_or(0, |before| before.told);
         let told = match announce {
-            Announce::Nothing if before.is_none() || next == Some(message.uid) => 0,
+            Announce::Nothing if before.is_none() || next == Some(message.uid) => told_before,
             Announce::Nothing => return Ok(true),
             Announce::All | Announce::AllBut(_) => after,
         };
@@ -116,7 +126,7 @@ impl Operation<'_> {
         Ok(found)
     }
 
-    /// Stores a position. Messages that the mail server has told of stay behind it.
+    /// Stores a position. Messages below `told` stay behind it.
     pub(super) fn store_position(
         &self,
         row: RowId,
@@ -125,17 +135,14 @@ impl Operation<'_> {
     ) -> Result<()> {
         self.cached(
             "INSERT INTO mailboxes (account, name, uid_validity, uid_next, told) VALUES (?, ?, ?, ?, ?)
-             ON CONFLICT (account, name) DO UPDATE SET told = CASE
-                 WHEN uid_validity = excluded.uid_validity THEN max(told, excluded.told) ELSE excluded.told END,
-             uid_next = CASE
-                 WHEN uid_validity = excluded.uid_validity THEN max(told, excluded.uid_next) ELSE excluded.uid_next END,
-             uid_validity = excluded.uid_validity",
+             ON CONFLICT (account, name) DO UPDATE SET
+             uid_validity = excluded.uid_validity, uid_next = excluded.uid_next, told = excluded.told",
         )?
         .execute(params![
             row,
             &**mailbox,
             stored(position.uid_validity),
-            stored(position.uid_next),
+            stored(position.uid_next.max(told)),
             stored(told)
         ])?;
         Ok(())

@@ -54,9 +54,12 @@ impl OpenMailbox {
     /// Compares what is there with what was noted.
     pub(super) fn begin(&self, noted: Option<Position>, late: bool) -> Begin {
         let may_have_messages = self.exists != Some(0);
-        // Without UIDVALIDITY a UIDNEXT that has fallen is the only sign that UIDs began again.
+        // Without UIDVALIDITY a UIDNEXT that has fallen is the only sign that UIDs began again. One that is far below the noted position
+        // shows that this is wrong: the mail server has told of messages that do not exist.
         let began_again = |noted: &Position| {
-            self.uid_validity == 0 && self.uid_next.is_some_and(|next| next < noted.uid_next)
+            self.uid_next.is_some_and(|next| {
+                self.uid_validity == 0 && next < noted.uid_next || noted.is_beyond(next)
+            })
         };
         let current =
             noted.filter(|noted| noted.uid_validity == self.uid_validity && !began_again(noted));

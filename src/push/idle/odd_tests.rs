@@ -99,6 +99,33 @@ fn without_uidvalidity_a_uidnext_that_falls_tells_that_uids_began_again() {
     );
 }
 
+#[test]
+fn position_far_beyond_the_mailbox_is_wrong() {
+    play(
+        Some((7, 5000)),
+        "> w1 EXAMINE \"INBOX\"
+         S: * 2 EXISTS
+         S: * OK [UIDVALIDITY 7]
+         S: * OK [UIDNEXT 12]
+         S: w1 OK
+         > w2 FETCH 1:* ITEMS
+         S: * 2 FETCH (UID 11 FLAGS () BODY[HEADER.FIELDS (FROM)] {|})
+         S: w2 OK
+         (announced 7 12)
+         > w3 IDLE",
+    );
+    // The mail server may have told of some messages that the answer does not count yet.
+    play(
+        Some((7, 15)),
+        "> w1 EXAMINE \"INBOX\"
+         S: * 2 EXISTS
+         S: * OK [UIDVALIDITY 7]
+         S: * OK [UIDNEXT 12]
+         S: w1 OK
+         > w2 IDLE",
+    );
+}
+
 /// Checks the fetch after one more message has come, and its outcome.
 fn answered(answers: &str, outcome: &str) {
     after_quiet(&format!(

@@ -26,8 +26,8 @@ pub use types::{NewsError, NewsHeaders, NewsOutcome, NewsScope, ServerNews};
 /// The longest name of an account or a mailbox, in bytes.
 const MAX_NAME: usize = 1024;
 
-/// The largest UID and UIDVALIDITY (RFC 9051 section 2.3.1.1).
-const MAX_NUMBER: u64 = u32::MAX as u64;
+/// The largest UID and UIDVALIDITY. Some servers exceed the 32 bits of RFC 9051 section 2.3.1.1.
+const MAX_NUMBER: u64 = i64::MAX.unsigned_abs();
 
 /// Accepts news of mail servers. Clones are handles of the same one.
 #[derive(Clone)]
@@ -152,7 +152,7 @@ fn check(news: &ServerNews) -> Result<(), NewsError> {
     } else if news.name.len() > MAX_NAME || news.mailbox.len() > MAX_NAME {
         "the name of the account or the mailbox is too long"
     } else if !is_number(news.uid) || !is_number(news.uid_validity) {
-        "uid and uid_validity are numbers from 1 to 4294967295"
+        "uid and uid_validity are positive numbers"
     } else {
         return Ok(());
     };

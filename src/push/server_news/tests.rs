@@ -203,7 +203,7 @@ async fn nonsense_and_floods_are_refused() {
         news(&"x".repeat(2000)),
         ServerNews { mailbox: "x".repeat(2000), ..news(name) },
         ServerNews { uid: Some(0), ..news(name) },
-        ServerNews { uid: Some(1 << 32), ..news(name) },
+        ServerNews { uid: Some(u64::MAX), ..news(name) },
         ServerNews { uid_validity: Some(0), ..news(name) },
     ] {
         assert!(matches!(scene.tell(nonsense).await, Err(NewsError::Invalid(_))));

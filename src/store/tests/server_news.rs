@@ -100,6 +100,22 @@ async fn uid_counts_within_its_uidvalidity() {
 }
 
 #[tokio::test]
+async fn wrong_uid_hides_no_message() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path()).await;
+    noticed(&store, 11, Nothing).await;
+    assert!(told(&store, message(1_700_000_000), All).await, "in doubt it is a push");
+    assert_eq!(next(&store).await, Some(11), "that is no UID of this mailbox");
+    assert!(told(&store, message(5_000), All).await);
+    assert!(!told(&store, message(11), All).await);
+    assert_eq!(next(&store).await, Some(5_001));
+    assert_eq!(noticed(&store, 12, All).await, Noticed::New, "a look shows that it was wrong");
+    assert_eq!(next(&store).await, Some(12));
+    assert!(told(&store, message(12), All).await);
+    assert_eq!(noticed(&store, 13, All).await, Noticed::Told);
+}
+
+#[tokio::test]
 async fn message_without_uid_is_announced_and_moves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let store = store(directory.path()).await;
