@@ -101,10 +101,14 @@ fn socket(
     match &asked.socket {
         Some(socket) => Ok(socket.clone()),
         None if !is_config_named && usual.exists() => Ok(usual.to_owned()),
-        None => {
-            let startup = load()?.startup;
-            Ok(startup.news.socket.unwrap_or_else(|| control::path(&startup.storage.directory)))
-        }
+        None => match load() {
+            Ok(Config { startup, .. }) => {
+                Ok(startup.news.socket.unwrap_or_else(|| control::path(&startup.storage.directory)))
+            }
+            Err(error) if is_config_named => Err(error),
+            // A pipe of the mail server finds this whenever deltapush does not run.
+            Err(_) => Err(nobody_listens(usual).into()),
+        },
     }
 }
 
@@ -156,18 +160,20 @@ fn fault(refusal: NewsRefusal) -> Fault {
     }
 }
 
+fn nobody_listens(socket: &Path) -> CommandError {
+    Fault::Later.because(format!(
+        "nothing listens at {}: deltapush does not run, or `news.socket` in its configuration is another path",
+        socket.display()
+    ))
+}
+
 fn not_told(error: &AskError) -> CommandError {
     match error {
         AskError::NotRunning { error: cause, path } => match cause.kind() {
             io::ErrorKind::PermissionDenied => Fault::Permission.because(format!(
                 "{error}; for other users, set `news.socket` in the configuration"
             )),
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                Fault::Later.because(format!(
-                    "nothing listens at {}: deltapush does not run, or `news.socket` in its configuration is another path",
-                    path.display()
-                ))
-            }
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => nobody_listens(path),
             _ => Fault::Later.because(error.to_string()),
         },
         AskError::No(words) => Fault::Later.because(words.clone()),
@@ -211,6 +217,12 @@ mod tests {
         let asked = arguments(&[]).unwrap();
         let own = socket(&asked, true, configured("news: {socket: /run/x/news.sock}"));
         assert_eq!(own.unwrap(), Path::new("/run/x/news.sock"));
+        let no_configuration = || anyhow::bail!("there is no configuration");
+        let down = socket(&asked, false, no_configuration).unwrap_err();
+        assert_eq!(down.downcast_ref::<CommandError>().unwrap().fault, Fault::Later);
+        assert!(
+            socket(&asked, true, no_configuration).unwrap_err().to_string().contains("there is no")
+        );
         let control = socket(&asked, true, configured("{}"));
         assert_eq!(control.unwrap(), Path::new("/etc/deltapush/state/control.sock"));
     }
