@@ -61,6 +61,8 @@ mod news_command;
 #[cfg(test)]
 mod news_hook;
 #[cfg(test)]
+mod news_recipes;
+#[cfg(test)]
 mod next_method;
 #[cfg(test)]
 mod odd_commands;
