@@ -10,7 +10,8 @@ use super::findings::outside::Visit;
 use super::findings::service::ServiceFacts;
 use super::findings::systemd::{self, UnitFacts};
 use super::findings::{
-    Finding, accounts, certificate, listen, name, outcome, outside, push, route, service, state,
+    Finding, accounts, certificate, listen, name, news, outcome, outside, push, route, service,
+    state,
 };
 use super::push_test::{self, PushTestArguments};
 use super::{check, status};
@@ -58,6 +59,9 @@ pub async fn run(config: &Config, file: &Path, options: &DoctorOptions) -> anyho
         show(accounts::judge(report))?;
         let keepalive = config.live.relay.keepalive;
         show(vec![accounts::judge_idle(report, config.startup.idle_renewal, keepalive)])?;
+        if let Some(facts) = news::look(config).await {
+            show(news::judge(&facts, report))?;
+        }
     }
     outcome(&findings)?;
     match &options.push_test {

@@ -4,7 +4,7 @@ pub mod route;
 
 use std::io::{self, Write};
 
-use super::findings::{Finding, Verdict, listen, state};
+use super::findings::{Finding, Verdict, listen, news, state};
 use super::{CommandError, Fault};
 use crate::admin::control;
 use crate::admin::format::counted;
@@ -37,13 +37,19 @@ pub fn run(
     Ok(Err(Fault::System.because(words)))
 }
 
-/// Obstacles to a start that show without starting: taken ports, folders that cannot be written, a certificate that cannot come.
+/// Obstacles that show without starting: taken ports, folders that cannot be written, a certificate that cannot come, keys that
+/// have no effect.
 /// `held` are ports that systemd holds for deltapush.
 pub(super) fn obstacles(config: &Config, held: &[u16]) -> Vec<Finding> {
     // A deltapush that runs has its ports.
     let is_served = control::is_served(&config.startup.storage.directory);
     let taken = if is_served { vec![] } else { listen::taken(config, held) };
-    taken.into_iter().chain(state::closed_folders(config)).chain(listen::acme(config)).collect()
+    taken
+        .into_iter()
+        .chain(state::closed_folders(config))
+        .chain(listen::acme(config))
+        .chain(news::mismatches(config))
+        .collect()
 }
 
 fn in_a_line(finding: &Finding) -> String {

@@ -2,8 +2,11 @@
 
 pub(super) mod accounts;
 pub(super) mod certificate;
+mod command;
+pub(super) mod dovecot;
 pub(super) mod listen;
 pub(super) mod name;
+pub(super) mod news;
 pub(super) mod outside;
 pub(super) mod push;
 pub(super) mod route;

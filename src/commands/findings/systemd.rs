@@ -1,13 +1,9 @@
 //! Commands of systemd: the units of deltapush, and its journal.
 
-use std::ffi::OsStr;
-use std::io;
 use std::path::Path;
-use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use tokio::process::Command;
-use tokio::time::timeout;
+use super::command::{asked, run};
 
 /// The service.
 pub(in super::super) const SERVICE: &str = "deltapush.service";
@@ -19,8 +15,6 @@ pub(in super::super) const SERVICE_CONFIG: &str = "/etc/deltapush/config.yaml";
 const UNIT_FOLDERS: [&str; 3] =
     ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
-/// Time limit of a command that only asks.
-const ASKED: Duration = Duration::from_secs(10);
 /// Time limit of a start or stop: systemd's own limit is 90 s (systemd.service(5), `TimeoutStartSec`).
 const STARTED: Duration = Duration::from_secs(120);
 
@@ -125,22 +119,6 @@ pub(in super::super) async fn last_words() -> Vec<String> {
 pub(in super::super) async fn version() -> Option<String> {
     let text = asked("systemctl", &["--version"]).await?;
     text.lines().next()?.split_whitespace().nth(1).map(str::to_owned)
-}
-
-/// The output of a command that succeeds.
-async fn asked(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = run(program, arguments, ASKED).await.ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-async fn run(
-    program: &str,
-    arguments: &[impl AsRef<OsStr>],
-    limit: Duration,
-) -> io::Result<Output> {
-    let mut command = Command::new(program);
-    command.args(arguments).env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
-    timeout(limit, command.output()).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
 }
 
 #[cfg(test)]
