@@ -652,7 +652,7 @@ _deltapush() {
             return 0
             ;;
         deltapush__subcmd__init)
-            opts="-h --hostname --upstream --smtp --ca --private --dns --chain --key --agree-to-terms --only-me --overwrite --start --no-start --password-stdin --config --help"
+            opts="-h --hostname --upstream --smtp --ca --private --dns --chain --key --agree-to-terms --only-me --news --overwrite --start --no-start --password-stdin --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

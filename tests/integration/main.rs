@@ -89,6 +89,8 @@ mod servers;
 #[cfg(test)]
 mod setup;
 #[cfg(test)]
+mod setup_dovecot;
+#[cfg(test)]
 mod shaping;
 #[cfg(test)]
 mod sockets;

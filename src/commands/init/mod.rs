@@ -1,6 +1,7 @@
 //! `deltapush init`: creates a configuration from a mail address. It asks only what it cannot find out.
 
 mod conclusion;
+mod dovecot;
 mod place;
 mod questions;
 mod server;
@@ -63,6 +64,9 @@ pub struct InitOptions {
     /// Accept only logins of this address (allow.logins)
     #[arg(long)]
     pub only_me: bool,
+    /// Have the Dovecot of this machine tell deltapush of new messages (`news: both`)
+    #[arg(long)]
+    pub news: bool,
     /// Replace an existing configuration
     #[arg(long)]
     pub overwrite: bool,
@@ -127,6 +131,7 @@ pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError>
     let mut own_ports = if replaces { place::ports_of_running(file) } else { vec![] };
     own_ports.extend(UnitFacts::of(file).await.into_iter().flat_map(|unit| unit.sockets));
     let place = choose(options, &own_ports, say).await?;
+    let news = dovecot::offer(options, &server, &own_ports).await?;
     let plan = write::Plan {
         address: &address.whole,
         place: &place,
@@ -135,6 +140,7 @@ pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError>
         outgoing: outgoing.as_ref(),
         dns: options.dns,
         only_me: options.only_me || is_only_me(&address, &server),
+        news: news.as_ref().map(|news| news.listen),
         is_own_server: server::is_own(&server, &DnsResolver::new(options.dns)).await,
         data: write::data_folder(file),
     };
@@ -147,6 +153,9 @@ pub async fn run(options: &InitOptions, file: &Path) -> Result<(), CommandError>
     let warning =
         start::certificate_warning(file, config.live.certificate.key.as_ref().map(|key| &***key));
     warning.into_iter().for_each(&mut *say);
+    if let Some(news) = &news {
+        news.install(say).await;
+    }
     let state = if service::can_start(file) && service::is_wanted(options.start, options.no_start) {
         ServiceState::Running(finish(&config, say).await?)
     } else {

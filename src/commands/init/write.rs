@@ -22,6 +22,8 @@ pub(super) struct Plan<'a> {
     pub(super) login: &'a LoginTemplate,
     pub(super) outgoing: Option<&'a Outgoing>,
     pub(super) dns: Option<SocketAddr>,
+    /// The address of the hook, if the mail server tells of new messages.
+    pub(super) news: Option<SocketAddr>,
     /// Only the address may log in.
     pub(super) only_me: bool,
     /// The mail server is in the operator's own network.
@@ -62,6 +64,13 @@ fn compose(out: &mut String, plan: &Plan<'_>) -> std::fmt::Result {
             writeln!(out, "    smtp_login: {}", quoted(&login.to_string()))?;
         }
     }
+    if plan.news.is_some() {
+        writeln!(
+            out,
+            "    # The mail server tells of each message; a waiting session finds what it leaves out."
+        )?;
+        writeln!(out, "    news: both")?;
+    }
     writeln!(
         out,
         "  # - domain: family.example\n  #   discover: true          # look the server up at the domain\n"
@@ -69,6 +78,10 @@ fn compose(out: &mut String, plan: &Plan<'_>) -> std::fmt::Result {
     failed_logins(out, plan.is_own_server)?;
     if let Some(dns) = plan.dns {
         writeln!(out, "dns:\n  server: {}\n", quoted(&dns.to_string()))?;
+    }
+    if let Some(news) = plan.news {
+        writeln!(out, "# The hook of the mail server, for this machine only.")?;
+        writeln!(out, "news:\n  listen: {}\n", quoted(&news.to_string()))?;
     }
     writeln!(
         out,
@@ -193,7 +206,7 @@ pub(super) fn write(file: &Path, text: &str, replaces: bool) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Hostname};
+    use crate::config::{Config, Hostname, NewsSource};
 
     fn place(proof: Proof, web: Option<u16>) -> InitPlan {
         let hostname = Hostname::new("push.example.org").unwrap();
@@ -210,6 +223,7 @@ mod tests {
             login,
             outgoing: None,
             dns: None,
+            news: None,
             only_me: false,
             is_own_server: false,
             data: None,
@@ -236,6 +250,7 @@ mod tests {
             let full = Plan {
                 outgoing: Some(&outgoing),
                 dns: Some("127.0.0.1:53".parse().unwrap()),
+                news: Some("127.0.0.1:1981".parse().unwrap()),
                 only_me: true,
                 is_own_server: true,
                 data: Some("/var/lib/deltapush".into()),
@@ -263,6 +278,8 @@ mod tests {
                     config.live.allow.allows("you@example.org")
                         && config.live.allow.allows("x@example.org") != plan.only_me
                 );
+                assert_eq!(config.startup.news.listen.as_deref(), plan.news.as_ref());
+                assert_eq!(config.live.routes[0].news == NewsSource::Both, plan.news.is_some());
                 assert_eq!(config.live.routes[0].smtp.is_some(), plan.outgoing.is_some());
                 assert_eq!(
                     config.startup.storage.directory.starts_with("/var/lib"),
