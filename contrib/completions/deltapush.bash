@@ -698,7 +698,7 @@ _deltapush() {
             return 0
             ;;
         deltapush__subcmd__news)
-            opts="-h --mailbox --uid --uidvalidity --from --socket --timeout --never-fail --config --help"
+            opts="-h --mailbox --uid --uidvalidity --from --socket --timeout --never-fail --make-token --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -110,6 +110,7 @@ complete -c deltapush -n "__fish_deltapush_using_subcommand news" -l socket -d '
 complete -c deltapush -n "__fish_deltapush_using_subcommand news" -l timeout -d 'Time limit, at most 60s' -r
 complete -c deltapush -n "__fish_deltapush_using_subcommand news" -l config -d 'Configuration file [default: config.yaml in the current folder; except for `run`, else that of the service, /etc/deltapush/config.yaml]' -r -F
 complete -c deltapush -n "__fish_deltapush_using_subcommand news" -l never-fail -d 'Exit with 0 also where the news is not accepted, so that a delivery goes on; the reason is on standard error'
+complete -c deltapush -n "__fish_deltapush_using_subcommand news" -l make-token -d 'Make a token for the hook; print it, and the line for `news.tokens` in the configuration'
 complete -c deltapush -n "__fish_deltapush_using_subcommand news" -s h -l help -d 'Print help'
 complete -c deltapush -n "__fish_deltapush_using_subcommand trace; and not __fish_seen_subcommand_from show export help" -l account -d 'Show only sessions of accounts with this login name, including the part before the login' -r
 complete -c deltapush -n "__fish_deltapush_using_subcommand trace; and not __fish_seen_subcommand_from show export help" -l session -d 'Show only this session, by its ID in trace and log: 7 (or \'#7\') for a client\'s, watch-7 for one of deltapush\'s own' -r

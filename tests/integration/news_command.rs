@@ -94,6 +94,21 @@ fn owner_needs_no_socket_of_its_own() {
 }
 
 #[test]
+fn token_is_printed_with_the_line_of_its_hash() {
+    let made = tell(&[], &["--make-token"], b"");
+    assert!(made.status.success(), "{made:?}");
+    let text = String::from_utf8(made.stdout).unwrap();
+    let token = text.lines().nth(1).unwrap();
+    let line = text.lines().last().unwrap();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
+    let hash: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(line, format!("    - hash: \"sha256:{hash}\""));
+    let more = format!("news:\n  listen: 127.0.0.1:0\n  tokens:\n{line}\n");
+    let deltapush = Deltapush::start(&Options { more, ..Options::plain(9) });
+    assert!(!deltapush.log().contains(token));
+}
+
+#[test]
 fn whole_message_is_taken() {
     let deltapush = listening();
     let socket = socket(deltapush.dir());

@@ -17,7 +17,7 @@ use super::{CommandError, Fault};
 use crate::admin::control::{self, AskError, NEWS_SOCKET};
 use crate::admin::format::rounded;
 use crate::admin::question::{AskedNews, NewsAnswer, NewsRefusal};
-use crate::config::Config;
+use crate::config::{Config, NewsToken};
 
 /// The longest time limit: no delivery waits longer.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -26,8 +26,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Args)]
 pub struct NewsArguments {
     /// The account: its user at the mail server, or one of its addresses
-    #[arg(value_name = "ADDRESS")]
-    address: String,
+    #[arg(value_name = "ADDRESS", required_unless_present = "make_token")]
+    address: Option<String>,
     /// Mailbox of the message, if it is not INBOX
     #[arg(long, value_name = "NAME")]
     mailbox: Option<String>,
@@ -49,6 +49,9 @@ pub struct NewsArguments {
     /// Exit with 0 also where the news is not accepted, so that a delivery goes on; the reason is on standard error
     #[arg(long)]
     pub never_fail: bool,
+    /// Make a token for the hook; print it, and the line for `news.tokens` in the configuration
+    #[arg(long, conflicts_with_all = ["address", "mailbox", "uid", "from", "socket", "never_fail"])]
+    make_token: bool,
 }
 
 fn time_limit(text: &str) -> Result<Duration, String> {
@@ -74,6 +77,9 @@ pub fn run(
     is_config_named: bool,
     load: impl FnOnce() -> anyhow::Result<Config>,
 ) -> anyhow::Result<()> {
+    if asked.make_token {
+        return make_token();
+    }
     let end = Instant::now() + asked.timeout;
     let socket = socket(asked, is_config_named, load)?;
     let (steps, received) = mpsc::channel();
@@ -82,13 +88,23 @@ pub fn run(
         uid: asked.uid,
         uid_validity: asked.uidvalidity,
         from: asked.from.clone(),
-        ..AskedNews::of(&asked.address)
+        ..AskedNews::of(asked.address.as_deref().unwrap_or_default())
     };
     let has_message = asked.from.is_none() && asked.uid.is_none() && !io::stdin().is_terminal();
     // It ends with the process if it takes too long.
     let work = move || work(&socket, news, has_message, &steps);
     thread::Builder::new().spawn(work).context("cannot start a thread")?;
     await_end(&received, end, asked.timeout)
+}
+
+/// Prints a token. It is stored nowhere: the configuration has its hash only.
+fn make_token() -> anyhow::Result<()> {
+    let (token, hash) = NewsToken::make().context("cannot make a token")?;
+    super::print(&format!(
+        "The token, for the mail server; it is not shown again:\n{}\n\nIts line for `news.tokens` in the configuration:\n    - \
+         hash: \"{hash}\"\n",
+        String::from_utf8_lossy(token.expose())
+    ))
 }
 
 /// The socket: the named one, the one in the usual place, or the one of the configuration.
