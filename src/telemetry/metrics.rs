@@ -366,7 +366,17 @@ mod tests {
                 took: Duration::ZERO,
             });
         }
+        for refusal in [
+            NewsRefusal::Token,
+            NewsRefusal::Body,
+            NewsRefusal::Account,
+            NewsRefusal::Rate,
+            NewsRefusal::State,
+        ] {
+            metrics.count(&TelemetryEvent::NewsRefused(refusal));
+        }
         assert_eq!(text(&metrics).lines().count(), series);
+        assert!(!text(&metrics).contains("deltapush_news_refused_total{reason=\"token\"} 0"));
         assert!(!text(&metrics).contains("_total{result=\"refused\"} 0"));
     }
 

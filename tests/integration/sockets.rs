@@ -1,6 +1,7 @@
 //! Sockets that are there before deltapush is, and what systemd is told.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::support::client::Client;
+use super::support::ports::ReservedPort;
 
 /// Starts deltapush as systemd does: the socket is descriptor 3.
 fn start(folder: &Path, socket: &TcpListener) -> Child {
@@ -90,4 +92,30 @@ async fn restart_refuses_no_connection() {
     assert!(came > 10 && refused == 0, "{refused} of {came} were refused");
     second.kill().unwrap();
     second.wait().unwrap();
+}
+
+#[tokio::test]
+async fn news_hook_takes_its_socket_from_systemd_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hook = socket.local_addr().unwrap();
+    let imap = ReservedPort::new();
+    let config = format!(
+        "listeners:\n  - address: 127.0.0.1:{}\n    tls: none\nadmin:\n  address: off\nnews:\n  listen: {hook}\n",
+        imap.number()
+    );
+    fs::write(folder.path().join("config.yaml"), &config).unwrap();
+    // It waits in the socket until deltapush is there.
+    let mut request = TcpStream::connect(hook).unwrap();
+    request.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
+    let body = r#"{"name": "nobody@lab.test"}"#;
+    let head =
+        format!("POST /v1/news HTTP/1.0\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
+    request.write_all((head + body).as_bytes()).unwrap();
+    let mut deltapush = start(folder.path(), &socket);
+    let mut answer = String::new();
+    request.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200") && answer.contains("no-device"), "{answer}");
+    signal(&deltapush, "TERM");
+    assert!(deltapush.wait().unwrap().success());
 }
