@@ -39,7 +39,7 @@ pub(super) enum DictProblem {
     Transaction(#[from] TransactionProblem),
 }
 
-/// Who takes the news of all connections.
+/// The receiver of the news of all connections.
 #[derive(Clone)]
 pub(super) struct NewsTaker {
     pub(super) receiver: NewsReceiver,

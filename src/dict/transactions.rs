@@ -65,7 +65,7 @@ pub enum TransactionProblem {
     /// There is no such transaction, or there is one already.
     #[error("a transaction that is not open, or that is open already")]
     Number,
-    /// More than [`MAX_OPEN`] at once.
+    /// More at once than are allowed.
     #[error("more than {MAX_OPEN} transactions at once")]
     TooMany,
 }

@@ -1,4 +1,4 @@
-//! Who is heard.
+//! Access: tokens, TLS, and an address that is taken.
 
 use deltapush::config::NewsToken;
 

@@ -57,7 +57,7 @@ async fn news_that_wakes_nobody_is_answered_with_the_reason() {
         assert_eq!(answered(scene.post(body.clone())).await, (200, outcome.to_owned()), "{body}");
     }
     assert_eq!(scene.tell(13).await.1, "announced");
-    // What was not to wake the device would have been posted before.
+    // A push of one that was not to wake the device would have come before.
     scene.expect_pushes(2).await;
 }
 

@@ -96,7 +96,7 @@ async fn requests_that_are_open_at_the_end_are_told_and_do_not_hold_it_up() {
     assert_eq!(status_line(&mut slow), "HTTP/1.1 503");
     assert!(!scene.deltapush.log().contains("some sessions did not end within"));
     assert!(TcpStream::connect(("127.0.0.1", scene.port.number())).is_err());
-    // What was answered is on disk.
+    // News that was answered is on disk.
     scene.deltapush.start_again();
     assert!(wait_for_port(scene.port.number(), Duration::from_secs(40)));
     assert_eq!(scene.tell(10).await.1, "known");

@@ -1,5 +1,5 @@
-//! The hook and the socket on which mail servers tell of new messages: who is heard, which bodies, what is answered, and what
-//! wakes a device. The mail server is scripted: it accepts the login that brings the token, and no session after it.
+//! The hook and the socket on which mail servers tell of new messages: access, bodies, answers, limits, and the
+//! pushes. The mail server is scripted: it accepts the login that brings the token, and no session after it.
 
 mod access;
 mod bodies;

@@ -23,7 +23,7 @@ struct Body {
     events: Events,
 }
 
-/// What the events tell, or that it is too much.
+/// The news in the events, or that it is too much.
 struct Events(Result<Vec<ServerNews>, BodyProblem>);
 
 #[derive(Deserialize)]
