@@ -1,6 +1,6 @@
 //! deltapush's own form: `{"name": "alice@example.org", "uid": 7}`.
 
-use std::num::NonZeroU32;
+use std::num::NonZeroU64;
 
 use serde::Deserialize;
 
@@ -13,8 +13,8 @@ struct Own {
     name: String,
     #[serde(default)]
     mailbox: String,
-    uid: Option<NonZeroU32>,
-    uid_validity: Option<NonZeroU32>,
+    uid: Option<NonZeroU64>,
+    uid_validity: Option<NonZeroU64>,
     from: Option<String>,
     /// The header of the message, raw; has precedence over `from`.
     headers: Option<String>,
@@ -35,8 +35,8 @@ pub(super) fn read(body: &[u8]) -> Result<Vec<ServerNews>, BodyProblem> {
     Ok(vec![ServerNews {
         name: own.name,
         mailbox: own.mailbox,
-        uid: own.uid.map(|uid| uid.get().into()),
-        uid_validity: own.uid_validity.map(|validity| validity.get().into()),
+        uid: own.uid.map(NonZeroU64::get),
+        uid_validity: own.uid_validity.map(NonZeroU64::get),
         flags: own.flags,
         headers,
     }])
@@ -77,7 +77,7 @@ mod tests {
             r#"{"name": "a", "uidvalidity": 7}"#,
             r#"{"name": "a", "uid": 0}"#,
             r#"{"name": "a", "uid": -1}"#,
-            r#"{"name": "a", "uid": 4294967296}"#,
+            r#"{"name": "a", "uid": 18446744073709551616}"#,
             r#"{"name": "a", "name": "b"}"#,
             r#"{"name": "a", "flags": "\\Seen"}"#,
         ] {
