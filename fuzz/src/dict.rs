@@ -1,7 +1,7 @@
 //! `dict`: any lines lead to answers in order, one for each command that has one, and each answer is one line; a user is read as
 //! written.
 
-use deltapush::dict::commands::{DictChange, DictCommand};
+use deltapush::dict::commands::DictCommand;
 use deltapush::dict::transactions::{DictTurn, Transactions, committed};
 
 pub(crate) fn check(data: &[u8]) {
@@ -41,8 +41,9 @@ fn user_is_told_as_written(user: &str) {
     let mut transactions = Transactions::default();
     let begin = DictCommand::parse(format!("B1\t{escaped}").as_bytes()).expect("well-formed");
     assert!(transactions.handle(begin) == Ok(DictTurn::Quiet));
-    let change = DictCommand::Change { id: 1, change: DictChange::NewMessage };
+    let line = format!("S1\tpriv/1/messagenew\t{escaped}");
+    let change = DictCommand::parse(line.as_bytes()).expect("well-formed");
     assert!(transactions.handle(change) == Ok(DictTurn::Quiet));
-    let news = DictTurn::News { id: 1, user: user.to_owned() };
+    let news = DictTurn::News { id: 1, user: user.to_owned(), value: user.to_owned() };
     assert!(transactions.handle(DictCommand::Commit { id: 1 }) == Ok(news));
 }

@@ -50,10 +50,10 @@ pub enum DictCommand {
 }
 
 /// A change of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DictChange {
-    /// The key of new messages gets a value.
-    NewMessage,
+    /// The key of new messages gets this value.
+    NewMessage(String),
     /// Another key gets a value.
     Set,
     /// A key is removed.
@@ -97,8 +97,11 @@ impl DictCommand {
             b'B' => Self::Begin { id: number(0)?, user: text(1).unwrap_or_default() },
             b'S' => {
                 let key = text(1).ok_or(wrong)?;
-                let change =
-                    if is_of_new_messages(&key) { DictChange::NewMessage } else { DictChange::Set };
+                let change = if is_of_new_messages(&key) {
+                    DictChange::NewMessage(text(2).unwrap_or_default())
+                } else {
+                    DictChange::Set
+                };
                 Self::Change { id: number(0)?, change }
             }
             b'U' => Self::Change { id: number(0)?, change: DictChange::Unset },
@@ -177,8 +180,12 @@ mod tests {
                 DictCommand::Begin { id: 2, user: "b\u{1}o\tb\n".into() },
             ),
             ("B7", DictCommand::Begin { id: 7, user: String::new() }),
-            ("S1\tpriv/43f5/messagenew\t", change(1, DictChange::NewMessage)),
-            ("S1\tpriv/43f5/messagenew", change(1, DictChange::NewMessage)),
+            ("S1\tpriv/43f5/messagenew\t", change(1, DictChange::NewMessage(String::new()))),
+            ("S1\tpriv/43f5/messagenew", change(1, DictChange::NewMessage(String::new()))),
+            (
+                "S1\tpriv/43f5/messagenew\ta\u{1}tb",
+                change(1, DictChange::NewMessage("a\tb".into())),
+            ),
             ("S1\tpriv/43f5/comment\tmessagenew", change(1, DictChange::Set)),
             ("S1\tpriv//messagenew\t", change(1, DictChange::Set)),
             ("S1\tshared/43f5/messagenew\t", change(1, DictChange::Set)),

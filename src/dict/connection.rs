@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
 };
@@ -12,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::commands::{DictCommand, LineProblem};
 use super::transactions::{DictTurn, TransactionProblem, Transactions, committed};
+use crate::http::news::formats;
 use crate::push::server_news::{NewsError, NewsReceiver, NewsScope, ServerNews};
 use crate::telemetry::{NewsRefusal, Telemetry, TelemetryEvent};
 
@@ -47,9 +50,8 @@ pub(super) struct NewsTaker {
 }
 
 impl NewsTaker {
-    /// Takes news of the user's INBOX. The dict protocol names a mailbox by a number that only Dovecot knows.
-    async fn take(&self, user: String) -> Result<(), String> {
-        let news = ServerNews { name: user, ..ServerNews::default() };
+    async fn take(&self, user: String, value: &str) -> Result<(), String> {
+        let news = news(user, value);
         let taken = timeout(STORE_TIME, self.receiver.receive(news, &NewsScope::All)).await;
         let (refusal, words) = match taken {
             Ok(Ok(_)) => return Ok(()),
@@ -58,6 +60,20 @@ impl NewsTaker {
         };
         self.telemetry.record(&TelemetryEvent::NewsRefused(refusal));
         Err(words.replace(char::is_control, " "))
+    }
+}
+
+/// The news of a user, with what the attribute's value says of the message: an object as the hook takes it, without a name. The dict
+/// protocol names a mailbox by a number that only Dovecot knows; without a value it is INBOX.
+fn news(user: String, value: &str) -> ServerNews {
+    let read = |user: &str| {
+        let mut told: Map<String, Value> = serde_json::from_str(value).ok()?;
+        told.insert("name".to_owned(), user.into());
+        formats::read(&serde_json::to_vec(&told).ok()?).ok()?.pop()
+    };
+    match read(&user) {
+        Some(news) => news,
+        None => ServerNews { name: user, ..ServerNews::default() },
     }
 }
 
@@ -100,7 +116,9 @@ async fn answer(
     let reply = match turn {
         DictTurn::Quiet => return Ok(()),
         DictTurn::Reply(reply) => reply,
-        DictTurn::News { id, user } => committed(id, taker.take(user).await.err().as_deref()),
+        DictTurn::News { id, user, value } => {
+            committed(id, taker.take(user, &value).await.err().as_deref())
+        }
     };
     timeout(IDLE_TIME, writer.write_all(reply.as_bytes()))
         .await
@@ -121,5 +139,25 @@ async fn next_line(
         Some(_) if limited.limit() == 0 => Err(DictProblem::TooLong),
         // A line without end is none.
         _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn value_may_say_more_of_the_message() {
+        let plain = |value: &str| {
+            let news = news("alice".into(), value);
+            assert_eq!((news.name.as_str(), news.uid, news.mailbox.as_str()), ("alice", None, ""));
+        };
+        for value in ["", "bob@a.example", "{", "[]", "{\"uid\": -1}", "{\"events\": []}"] {
+            plain(value);
+        }
+        let value = r#"{"name": "carol", "mailbox": "Chats", "uid": 7, "uid_validity": 9, "from": "bob@a.example"}"#;
+        let news = news("alice".into(), value);
+        assert_eq!((news.name.as_str(), news.mailbox.as_str()), ("alice", "Chats"));
+        assert_eq!((news.uid, news.uid_validity), (Some(7), Some(9)));
     }
 }

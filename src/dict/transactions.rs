@@ -28,7 +28,8 @@ pub struct Transactions {
 #[derive(Default)]
 struct Transaction {
     user: String,
-    has_news: bool,
+    /// The value for the key of new messages.
+    news: Option<String>,
     result: CommitResult,
 }
 
@@ -56,6 +57,8 @@ pub enum DictTurn {
         id: u32,
         /// The user.
         user: String,
+        /// The value of the attribute: details of the message, or none.
+        value: String,
     },
 }
 
@@ -103,8 +106,8 @@ impl Transactions {
     fn change(&mut self, id: u32, change: DictChange) -> Result<(), TransactionProblem> {
         let transaction = self.open.get_mut(&id).ok_or(TransactionProblem::Number)?;
         let result = match change {
-            DictChange::NewMessage => {
-                transaction.has_news = true;
+            DictChange::NewMessage(value) => {
+                transaction.news = Some(value);
                 return Ok(());
             }
             DictChange::Set => CommitResult::Failed,
@@ -119,8 +122,8 @@ impl Transactions {
     fn commit(&mut self, id: u32) -> Result<DictTurn, TransactionProblem> {
         let transaction = self.open.remove(&id).ok_or(TransactionProblem::Number)?;
         Ok(match transaction.result {
-            CommitResult::Done if transaction.has_news => {
-                DictTurn::News { id, user: transaction.user }
+            CommitResult::Done if let Some(value) = transaction.news => {
+                DictTurn::News { id, user: transaction.user, value }
             }
             CommitResult::Done => DictTurn::Reply(committed(id, None)),
             CommitResult::NotFound => DictTurn::Reply(format!("N{id}\n")),
@@ -142,7 +145,7 @@ pub fn committed(id: u32, failure: Option<&str>) -> String {
 mod tests {
     use super::*;
 
-    /// The turns of these lines that are not quiet: a reply without its end, or `(news of USER)`.
+    /// The turns of these lines that are not quiet: a reply without its end, or `(news VALUE of USER in TRANSACTION)`.
     fn play(lines: &[&str]) -> Result<Vec<String>, TransactionProblem> {
         let mut transactions = Transactions::default();
         let mut said = Vec::new();
@@ -151,7 +154,9 @@ mod tests {
             match transactions.handle(command)? {
                 DictTurn::Quiet => {}
                 DictTurn::Reply(reply) => said.push(reply.strip_suffix('\n').unwrap().to_owned()),
-                DictTurn::News { id, user } => said.push(format!("(news of {user} in {id})")),
+                DictTurn::News { id, user, value } => {
+                    said.push(format!("(news {value} of {user} in {id})"));
+                }
             }
         }
         Ok(said)
@@ -170,9 +175,9 @@ mod tests {
             "C1",
             "R2",
         ]);
-        assert_eq!(said.unwrap(), ["N", "", "(news of bob@example.org in 1)"]);
+        assert_eq!(said.unwrap(), ["N", "", "(news  of bob@example.org in 1)"]);
         let old = ["H2\t0\t0\tbob\tmetadata", "B1", "S1\tpriv/43f5/messagenew\t", "C1"];
-        assert_eq!(play(&old).unwrap(), ["(news of bob in 1)"]);
+        assert_eq!(play(&old).unwrap(), ["(news  of bob in 1)"]);
     }
 
     #[test]

@@ -162,7 +162,16 @@ impl PushFilter {
 #[must_use]
 pub fn message_id(headers: &[u8]) -> Option<u64> {
     let message = MessageParser::new().parse_headers(headers)?;
-    let id = message.message_id().filter(|id| !id.is_empty())?;
+    message_id_alone(message.message_id()?)
+}
+
+/// The same identifier of a Message-ID alone, with or without its angle brackets.
+#[must_use]
+pub fn message_id_alone(id: &str) -> Option<u64> {
+    let id = id.trim().trim_start_matches('<').trim_end_matches('>');
+    if id.is_empty() {
+        return None;
+    }
     let mut hasher = DefaultHasher::new();
     id.hash(&mut hasher);
     Some(hasher.finish())
@@ -360,5 +369,9 @@ mod tests {
             (id("From: x@y\r\n\r\n"), id("Message-ID:\r\n\r\n"), id("")),
             (None, None, None)
         );
+        for alone in ["<a@b>", "a@b", " <a@b>\r\n"] {
+            assert_eq!(message_id_alone(alone), id("Message-ID: <a@b>\r\n\r\n"));
+        }
+        assert_eq!((message_id_alone("<>"), message_id_alone("")), (None, None));
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::account::Account;
-use super::filter::{PushDecision, PushFilter, SkipReason, message_id};
+use super::filter::{PushDecision, PushFilter, SkipReason, message_id, message_id_alone};
 use super::registry::INBOX;
 use super::watcher::Watchers;
 use super::watcher::context::WatchContext;
@@ -82,7 +82,7 @@ impl NewsReceiver {
         }
         let decision = decide(&self.context.push_filter(&account.id), news);
         let message = news.uid.map(|uid| ToldMessage { uid, uid_validity: news.uid_validity });
-        let ids: Vec<u64> = news.headers.message_id().into_iter().collect();
+        let ids: Vec<u64> = news.identifier().into_iter().collect();
         if message.is_none() && account.was_woken_for(&ids) {
             return Ok(NewsOutcome::Known);
         }
@@ -172,11 +172,12 @@ fn decide(filter: &PushFilter, news: &ServerNews) -> PushDecision {
     }
 }
 
-impl NewsHeaders {
-    fn message_id(&self) -> Option<u64> {
-        match self {
-            Self::All(headers) => message_id(headers),
-            Self::Unknown | Self::From(_) => None,
+impl ServerNews {
+    /// The identifier of the message.
+    fn identifier(&self) -> Option<u64> {
+        match &self.headers {
+            NewsHeaders::All(headers) => message_id(headers),
+            NewsHeaders::Unknown | NewsHeaders::From(_) => message_id_alone(&self.message_id),
         }
     }
 }

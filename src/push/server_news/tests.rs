@@ -151,6 +151,8 @@ async fn message_is_told_apart_by_uid_or_message_id() {
     assert_eq!(scene.tell(with_id("1@x")).await.unwrap(), NewsOutcome::Announced);
     assert_eq!(scene.tell(with_id("1@x")).await.unwrap(), NewsOutcome::Known);
     assert_eq!(scene.tell(with_id("2@x")).await.unwrap(), NewsOutcome::Announced);
+    let id_alone = ServerNews { message_id: "<2@x>".into(), ..news(name) };
+    assert_eq!(scene.tell(id_alone).await.unwrap(), NewsOutcome::Known);
 }
 
 #[tokio::test]

@@ -12,10 +12,12 @@ pub struct ServerNews {
     pub name: String,
     /// The mailbox of the message, in UTF-8; empty for INBOX.
     pub mailbox: String,
-    /// The UID of the message. Without it, a message is told from another by its Message-ID only.
+    /// The UID of the message. Without it, the message is recognized by its Message-ID only.
     pub uid: Option<u64>,
     /// UIDVALIDITY of the mailbox. Without it, the UID counts in the mailbox as it was last seen.
     pub uid_validity: Option<u64>,
+    /// The Message-ID, where `headers` do not contain it; empty if it is not known.
+    pub message_id: String,
     /// The flags of the message, as in IMAP.
     pub flags: Vec<String>,
     /// The part of the message that the push filter judges by.

@@ -44,6 +44,7 @@ pub(super) fn read(body: &[u8]) -> Result<Vec<ServerNews>, BodyProblem> {
         uid_validity: Some(message.imap_uidvalidity.get().into()),
         flags: Vec::new(),
         headers: message.from.as_deref().map_or(NewsHeaders::Unknown, sender),
+        ..ServerNews::default()
     }])
 }
 
@@ -63,6 +64,7 @@ mod tests {
             uid_validity: Some(1_476_876_343),
             flags: vec![],
             headers: NewsHeaders::From("bob@a.example".into()),
+            ..ServerNews::default()
         };
         assert_eq!(read(body), Ok(vec![expected]));
         assert_eq!(read(br#"{"user":"a","event":"messageRead","folder":"INBOX"}"#), Ok(vec![]));

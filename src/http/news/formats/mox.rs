@@ -1,10 +1,10 @@
-//! The form of mox's webhook for incoming mail (package `webhook`, type `Incoming`). It names the recipient of the message, and
-//! no UID: mox numbers messages in its own way there.
+//! The form of mox's webhook for incoming mail (package `webhook`, type `Incoming`). It names the recipient of the message and
+//! its Message-ID, and no UID: mox numbers messages in its own way there.
 
 use serde::Deserialize;
 
 use super::BodyProblem;
-use super::lenient::First;
+use super::lenient::{Atoms, First};
 use crate::push::server_news::{NewsHeaders, ServerNews};
 
 /// Of the fields, those that count. The text of the message is among the others.
@@ -13,6 +13,8 @@ use crate::push::server_news::{NewsHeaders, ServerNews};
 struct Incoming {
     #[serde(default)]
     from: First<Address>,
+    #[serde(default, rename = "MessageID")]
+    message_id: Atoms,
     meta: Meta,
 }
 
@@ -33,13 +35,15 @@ struct Meta {
 }
 
 pub(super) fn read(body: &[u8]) -> Result<Vec<ServerNews>, BodyProblem> {
-    let Incoming { from, meta } = serde_json::from_slice(body).map_err(|_| BodyProblem::Mox)?;
+    let Incoming { from, message_id, meta } =
+        serde_json::from_slice(body).map_err(|_| BodyProblem::Mox)?;
     if meta.rcpt_to.is_empty() {
         return Err(BodyProblem::Mox);
     }
     let sender = from.0.filter(|from| !from.address.is_empty());
     Ok(vec![ServerNews {
         name: meta.rcpt_to,
+        message_id: message_id.texts.into_iter().next().unwrap_or_default(),
         mailbox: meta.mailbox_name,
         headers: sender.map_or(NewsHeaders::Unknown, |from| NewsHeaders::From(from.address)),
         ..ServerNews::default()
@@ -60,6 +64,7 @@ mod tests {
         let expected = ServerNews {
             name: "alice@example.org".into(),
             mailbox: "Inbox".into(),
+            message_id: "<1@a.example>".into(),
             headers: NewsHeaders::From("bob@a.example".into()),
             ..Default::default()
         };
@@ -68,7 +73,11 @@ mod tests {
             let body = format!(
                 r#"{{"From":{from},"Meta":{{"RcptTo":"alice@example.org","MailboxName":"Inbox"}}}}"#
             );
-            let unknown = ServerNews { headers: NewsHeaders::Unknown, ..expected.clone() };
+            let unknown = ServerNews {
+                headers: NewsHeaders::Unknown,
+                message_id: String::new(),
+                ..expected.clone()
+            };
             assert_eq!(read(body.as_bytes()), Ok(vec![unknown]), "{from}");
         }
     }

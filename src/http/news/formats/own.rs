@@ -39,6 +39,7 @@ pub(super) fn read(body: &[u8]) -> Result<Vec<ServerNews>, BodyProblem> {
         uid_validity: own.uid_validity.map(NonZeroU64::get),
         flags: own.flags,
         headers,
+        ..ServerNews::default()
     }])
 }
 

@@ -1,6 +1,6 @@
 //! The form of Stalwart's webhooks: a list of events. An event of a delivered message has the numbers of account and mailbox, and
 //! the recipients of the delivery that it is part of, from the event that began it. These name the accounts: one that is not
-//! served here has no device. There is no UID.
+//! served here has no device. There is a Message-ID and no UID.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -84,7 +84,8 @@ impl Collect {
                 return;
             }
             let headers = sender.clone().map_or(NewsHeaders::Unknown, NewsHeaders::From);
-            self.news.push(ServerNews { name, headers, ..ServerNews::default() });
+            let message_id = message.clone();
+            self.news.push(ServerNews { name, headers, message_id, ..ServerNews::default() });
         }
     }
 }
@@ -146,6 +147,7 @@ mod tests {
         let news = read(body.as_bytes()).unwrap();
         assert!(news[0].headers == NewsHeaders::From("bob@a.example".into()));
         assert_eq!((news[0].mailbox.as_str(), news[0].uid), ("", None));
+        assert_eq!(news[0].message_id, "1@a");
     }
 
     #[test]
