@@ -18,9 +18,7 @@ pub(super) async fn receive(
 ) -> NewsAnswer {
     let name = told.name.clone();
     match receiver.receive(news(told, header, peer), &NewsScope::All).await {
-        // Other users of the machine learn nothing of accounts and devices.
-        Ok(_) if !peer.is_trusted => NewsAnswer::Accepted("accepted".to_owned()),
-        Ok(outcome) => NewsAnswer::Accepted(words(&name, outcome)),
+        Ok(outcome) => NewsAnswer::Accepted(words(&name, outcome, peer)),
         Err(error) => NewsAnswer::Refused { kind: kind(&error), words: error.to_string() },
     }
 }
@@ -43,8 +41,10 @@ fn news(told: AskedNews, header: Vec<u8>, peer: Peer) -> ServerNews {
     }
 }
 
-fn words(name: &str, outcome: NewsOutcome) -> String {
+/// The outcome, as text. Other users of the machine learn nothing of accounts and devices.
+fn words(name: &str, outcome: NewsOutcome, peer: Peer) -> String {
     match outcome {
+        _ if !peer.is_trusted => "accepted".to_owned(),
         NewsOutcome::Announced => format!("the devices of {name} are woken"),
         NewsOutcome::Skipped(reason) => format!("no push: {reason}"),
         NewsOutcome::Known => "no push: the message was known already".to_owned(),
@@ -115,6 +115,22 @@ mod tests {
         assert_eq!((trusted.uid, trusted.uid_validity), (Some(7), Some(1)));
         let other = news(told, vec![], Peer { is_trusted: false });
         assert_eq!((other.uid, other.uid_validity), (None, None));
+    }
+
+    #[test]
+    fn other_users_learn_nothing_of_accounts() {
+        let outcomes = [
+            NewsOutcome::Announced,
+            NewsOutcome::Skipped("own mail"),
+            NewsOutcome::Known,
+            NewsOutcome::OtherMailbox,
+            NewsOutcome::NoDevice,
+        ];
+        for outcome in outcomes {
+            assert_eq!(words("alice", outcome, Peer { is_trusted: false }), "accepted");
+            let trusted = words("alice", outcome, Peer { is_trusted: true });
+            assert_ne!(trusted, "accepted", "{outcome:?}");
+        }
     }
 
     #[test]

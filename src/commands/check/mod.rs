@@ -136,6 +136,13 @@ fn describe_news(out: &mut impl Write, news: &NewsSettings) -> io::Result<()> {
         };
         writeln!(out, "news         {url} ({access})")?;
     }
+    if let Some(path) = &news.socket {
+        writeln!(
+            out,
+            "news         {} (`deltapush news`, every user of this machine)",
+            path.display()
+        )?;
+    }
     if let Some(path) = &news.dict {
         writeln!(out, "news         {} (Dovecot's dict protocol)", path.display())?;
     }
@@ -168,6 +175,7 @@ mod tests {
     fn check_says_what_would_run() {
         let mut config = Config::default();
         config.startup.news.listen = Some(SocketAddr::from(([127, 0, 0, 1], 1981)).into());
+        config.startup.news.socket = Some("/run/deltapush/news.sock".into());
         config.startup.news.dict = Some("/run/deltapush/dict.sock".into());
         let path = "certs/localhost.cert.pem".into();
         let certificate = CertificateSummary {
@@ -187,6 +195,7 @@ mod tests {
             "route        * to imaps://imap.{domain}:993 (CA: webpki)\n",
             "push         https://notifications.delta.chat/notify\n",
             "news         http://127.0.0.1:1981/v1/news (every program of this machine)\n",
+            "news         /run/deltapush/news.sock (`deltapush news`, every user of this machine)\n",
             "news         /run/deltapush/dict.sock (Dovecot's dict protocol)\n",
             "state        state\n",
             "passwords    sealed with the key in state/seal.key\n",
