@@ -6,6 +6,12 @@
 /// The versions whose commands are read here.
 const VERSIONS: std::ops::RangeInclusive<u32> = 2..=4;
 
+/// The longest name of a user, in bytes.
+const MAX_USER: usize = 1024;
+
+/// The longest value that says more of a message, in bytes. Transactions keep it until their end.
+const MAX_VALUE: usize = 4096;
+
 /// The byte that begins an escape (Dovecot's src/lib/strescape.c).
 const ESCAPE: u8 = 1;
 
@@ -52,7 +58,7 @@ pub enum DictCommand {
 /// A change of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DictChange {
-    /// The key of new messages gets this value.
+    /// The key of new messages gets this value; empty if it is too long.
     NewMessage(String),
     /// Another key gets a value.
     Set,
@@ -84,21 +90,26 @@ impl DictCommand {
         let arguments: Vec<&[u8]> = rest.splitn(MAX_ARGUMENTS, |byte| *byte == b'\t').collect();
         let text = |index: usize| arguments.get(index).map(|argument| unescape(argument));
         let number = |index| text(index).and_then(|text| text.parse::<u32>().ok()).ok_or(wrong);
+        let user = |index| {
+            let user = text(index).unwrap_or_default();
+            if user.len() <= MAX_USER { Ok(user) } else { Err(wrong) }
+        };
         Ok(match letter {
             b'H' => {
                 let version = number(0)?;
                 if !VERSIONS.contains(&version) {
                     return Err(LineProblem::Version(version));
                 }
-                Self::Hello { user: text(3).unwrap_or_default() }
+                Self::Hello { user: user(3)? }
             }
             b'L' => Self::Lookup,
             b'I' => Self::Iterate,
-            b'B' => Self::Begin { id: number(0)?, user: text(1).unwrap_or_default() },
+            b'B' => Self::Begin { id: number(0)?, user: user(1)? },
             b'S' => {
                 let key = text(1).ok_or(wrong)?;
                 let change = if is_of_new_messages(&key) {
-                    DictChange::NewMessage(text(2).unwrap_or_default())
+                    let value = text(2).filter(|value| value.len() <= MAX_VALUE);
+                    DictChange::NewMessage(value.unwrap_or_default())
                 } else {
                     DictChange::Set
                 };
@@ -207,6 +218,11 @@ mod tests {
             let read = DictCommand::parse(line.as_bytes());
             assert_eq!(read.unwrap_err(), LineProblem::Malformed, "{line}");
         }
+        let long = format!("B1\t{}", "x".repeat(MAX_USER + 1));
+        assert_eq!(DictCommand::parse(long.as_bytes()).unwrap_err(), LineProblem::Malformed);
+        let value = format!("S1\tpriv/4/messagenew\t{}", "x".repeat(MAX_VALUE + 1));
+        let change = DictChange::NewMessage(String::new());
+        assert!(DictCommand::parse(value.as_bytes()) == Ok(DictCommand::Change { id: 1, change }));
         let read = DictCommand::parse(b"H5\t0\t0\t\tmetadata");
         assert_eq!(read.unwrap_err(), LineProblem::Version(5));
     }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use super::commands::{DictChange, DictCommand};
 
 /// Transactions of one connection at once. Dovecot has one for each mailbox that it changes.
-const MAX_OPEN: usize = 64;
+const MAX_OPEN: usize = 16;
 
 /// The answer to a look-up: there is no such key.
 const NOT_FOUND: &str = "N\n";
