@@ -133,10 +133,13 @@ impl Routes {
         found.into_iter().nth(safe)
     }
 
-    /// The login names for mail servers that routes make of `login`, listener and TLS name aside.
-    pub fn applied<'a>(&'a self, login: &'a str) -> impl Iterator<Item = String> + 'a {
-        let made = |route: &'a CompiledRoute| route.conditions.login.apply(login);
-        self.0.iter().filter(|route| route.is_for(login)).map(made)
+    /// The mail servers to which routes lead `login`, listener and TLS name aside, and the login name for each.
+    pub fn applied<'a>(&'a self, login: &'a str) -> impl Iterator<Item = (Arc<str>, String)> + 'a {
+        let targets = self.0.iter().filter(|route| route.is_for(login));
+        targets.filter_map(|route| route.target(login)).map(|target| {
+            let user = target.login_for(login);
+            (target.name, user)
+        })
     }
 
     /// In the order in which they are tried.

@@ -31,17 +31,15 @@ pub(super) fn find(
     scope: &NewsScope,
 ) -> Result<Vec<Arc<Account>>, NewsError> {
     let upstreams = context.upstreams.get();
-    let wanted = wanted_names(name, &upstreams.routes, context.settings.get().accounts());
+    let wanted = Wanted::new(name, &upstreams.routes, context.settings.get().accounts());
     let mut candidates: Vec<Candidate> = Vec::new();
-    for account in wanted.iter().flat_map(|wanted| context.registry.with_local_part_of(wanted)) {
+    for account in wanted.names().flat_map(|name| context.registry.with_local_part_of(name)) {
         if !candidates.iter().any(|known| Arc::ptr_eq(&known.account, &account)) {
             candidates.push(Candidate::new(context, account));
         }
     }
-    let exact = |candidate: &Candidate| {
-        candidate.names.iter().any(|own| wanted.iter().any(|wanted| is_same(own, wanted)))
-    };
-    let mut meant: Vec<Candidate> = candidates.extract_if(.., |found| exact(found)).collect();
+    let mut meant: Vec<Candidate> =
+        candidates.extract_if(.., |found| wanted.is_exactly(found)).collect();
     if meant.is_empty() && !name.contains('@') {
         let is_short = |own: &String| is_same(local_part(own), name);
         meant = candidates.into_iter().filter(|found| found.names.iter().any(is_short)).collect();
@@ -53,13 +51,14 @@ pub(super) fn find(
     if meant.is_empty() {
         return Ok(Vec::new());
     }
-    meant.retain(|found| found.takes_news);
-    if meant.is_empty() {
-        return Err(NewsError::NotConfigured);
-    }
+    // First: the routes of other accounts are no business of the sender's.
     meant.retain(|found| scope.covers(&found.names));
     if meant.is_empty() {
         return Err(NewsError::OutOfScope);
+    }
+    meant.retain(|found| found.takes_news);
+    if meant.is_empty() {
+        return Err(NewsError::NotConfigured);
     }
     Ok(meant.into_iter().map(|found| found.account).collect())
 }
@@ -72,15 +71,36 @@ impl Candidate {
     }
 }
 
-/// The name itself, the login name of the account that has it as an address, and what routes make of these for the mail server.
-fn wanted_names(name: &str, routes: &Routes, accounts: &AccountSettingsByName) -> Vec<String> {
-    let has_it = accounts
-        .iter()
-        .filter(|(_, settings)| settings.addresses.iter().any(|address| is_same(address, name)));
-    let logins = has_it.map(|(login, _)| login.clone());
-    let given: Vec<String> = [name.to_owned()].into_iter().chain(logins).collect();
-    let applied: Vec<String> = given.iter().flat_map(|login| routes.applied(login)).collect();
-    given.into_iter().chain(applied).collect()
+/// The names that may be those of an account that is meant.
+struct Wanted {
+    /// The name itself, and the login name of each account that has it as an address.
+    given: Vec<String>,
+    /// The mail servers to which routes lead these, and the user there.
+    applied: Vec<(Arc<str>, String)>,
+}
+
+impl Wanted {
+    fn new(name: &str, routes: &Routes, accounts: &AccountSettingsByName) -> Self {
+        let has_it = |addresses: &[String]| addresses.iter().any(|address| is_same(address, name));
+        let logins = accounts.iter().filter(|(_, settings)| has_it(&settings.addresses));
+        let logins = logins.map(|(login, _)| login.clone());
+        let given: Vec<String> = [name.to_owned()].into_iter().chain(logins).collect();
+        let applied = given.iter().flat_map(|login| routes.applied(login)).collect();
+        Self { given, applied }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &String> {
+        self.given.iter().chain(self.applied.iter().map(|(_, user)| user))
+    }
+
+    /// A user's name counts at its own mail server only: another one may have a user of the same name.
+    fn is_exactly(&self, Candidate { account, names, .. }: &Candidate) -> bool {
+        let is_given = |own: &String| self.given.iter().any(|given| is_same(own, given));
+        names.iter().any(is_given)
+            || self.applied.iter().any(|(server, user)| {
+                **server == *account.id.upstream && is_same(account.id.login(), user)
+            })
+    }
 }
 
 fn is_same(one: &str, other: &str) -> bool {

@@ -64,8 +64,11 @@ impl NewsReceiver {
     ) -> Result<NewsOutcome, NewsError> {
         check(news)?;
         let mut outcome = NewsOutcome::NoDevice;
-        for account in accounts::find(&self.context, &news.name, scope)? {
-            // Two accounts of one name: the news is of both, as far as is known.
+        let accounts = accounts::find(&self.context, &news.name, scope)?;
+        // Accounts of one name at several mail servers: the news is of each, as far as is known, and the UID of one of them.
+        let of_several = (accounts.len() > 1).then(|| ServerNews { uid: None, ..news.clone() });
+        let news = of_several.as_ref().unwrap_or(news);
+        for account in accounts {
             outcome = outcome.or(self.take(&account, news).await?);
         }
         Ok(outcome)

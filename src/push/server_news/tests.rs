@@ -28,10 +28,14 @@ routes:
   - {domain: example.org, upstream: imaps://mail.example.org, news: server}
   - {domain: example.net, upstream: imaps://mail.example.net, news: both, login: local}
   - {domain: example.com, upstream: imaps://mail.example.com}
+  - {domain: example.edu, upstream: imaps://mail.example.edu, news: server, login: local}
 accounts:
   alice@example.org: {addresses: [al@elsewhere.example]}
 push: {messages: all}
 "#;
+
+/// An account whose route takes no news, and its server.
+const IDLE: (&str, &str) = ("carol@example.com", "example.com");
 
 impl Scene {
     async fn new(accounts: &[(&str, &str)]) -> Self {
@@ -121,12 +125,24 @@ async fn local_part_of_several_accounts_is_ambiguous() {
 }
 
 #[tokio::test]
+async fn user_of_the_same_name_at_another_mail_server_keeps_its_position() {
+    let scene = Scene::new(&[("bob", "example.net"), ("bob", "example.edu")]).await;
+    for (name, uid) in
+        [("bob@example.net", 50), ("bob@example.edu", 7), ("bob", 60), ("bob@example.edu", 8)]
+    {
+        let outcome = scene.tell(message(name, uid)).await.unwrap();
+        assert_eq!(outcome, NewsOutcome::Announced, "{name} {uid}");
+    }
+}
+
+#[tokio::test]
 async fn sender_tells_only_of_accounts_in_its_scope() {
     let mut scene =
-        Scene::new(&[("alice@example.org", "example.org"), ("bob", "example.net")]).await;
+        Scene::new(&[("alice@example.org", "example.org"), ("bob", "example.net"), IDLE]).await;
     let scope = NewsScope::Logins(vec!["example.net".parse().unwrap()]);
     let tell = |name: &str| scene.receiver.receive(news(name), &scope);
     assert!(matches!(tell("alice@example.org").await, Err(NewsError::OutOfScope)));
+    assert!(matches!(tell(IDLE.0).await, Err(NewsError::OutOfScope)), "its route stays unknown");
     assert_eq!(tell("bob").await.unwrap(), NewsOutcome::Announced);
     assert_eq!(scene.woken(), [token("bob")]);
 }
