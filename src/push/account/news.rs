@@ -147,7 +147,7 @@ impl Account {
             && self.news.of_known(|notes, now| ids.iter().all(|id| notes.is_known(*id, now)))
     }
 
-    /// Remembers messages that devices were woken for. Only if the mail server has ever told of one.
+    /// Remembers messages that devices were woken for. Only if the mail server has ever told of one, or left one out.
     pub(in crate::push) fn remember_woken_for(&self, ids: &[u64]) {
         self.news.of_known(|notes, now| ids.iter().for_each(|id| notes.remember(*id, now)));
     }

@@ -60,6 +60,19 @@ async fn message_is_pushed_once_whether_the_watch_or_the_mail_server_is_first() 
 }
 
 #[tokio::test]
+async fn first_message_is_pushed_once_where_the_mail_server_tells_late_and_without_its_uid() {
+    let server = MailboxServer::start("IDLE", &["INBOX"]).await;
+    let mut watching = Watching::start_with(&server, StoreSettings::sealed, "both");
+    watching.register().await;
+    until("it is watched", || watching.known().watch.is_watching()).await;
+    server.deliver();
+    until("the watch finds it", || watching.posted() == [token()]).await;
+    until("that is noted", || watching.known().news_status().is_silent()).await;
+    assert_eq!(watching.tell_by_header(5).await.unwrap(), NewsOutcome::Known);
+    assert!(watching.posted().is_empty());
+}
+
+#[tokio::test]
 async fn source_of_news_changes_with_the_configuration() {
     let server = MailboxServer::start("IDLE", &["INBOX"]).await;
     let mut watching = Watching::start(&server, StoreSettings::sealed);

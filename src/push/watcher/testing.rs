@@ -19,7 +19,9 @@ use crate::credentials::Credentials;
 use crate::push::account::Account;
 use crate::push::kept::KeptSessions;
 use crate::push::registry::{Registry, TokenNews};
-use crate::push::server_news::{NewsError, NewsOutcome, NewsReceiver, NewsScope, ServerNews};
+use crate::push::server_news::{
+    NewsError, NewsHeaders, NewsOutcome, NewsReceiver, NewsScope, ServerNews,
+};
 use crate::reloadable::Reloadable;
 use crate::secret::DeviceToken;
 use crate::store::StoreSettings;
@@ -140,7 +142,9 @@ impl Shared {
                 let from: u32 = from.parse().unwrap_or(count);
                 let messages = (from.min(count)..=count).map(|uid| {
                     let fields = "FROM AUTO-SUBMITTED MESSAGE-ID";
-                    format!("* {uid} FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS ({fields})]<0> {{2}}\r\n\r\n)\r\n")
+                    let header = format!("Message-ID: <{uid}@lab.test>\r\n\r\n");
+                    let size = header.len();
+                    format!("* {uid} FETCH (UID {uid} FLAGS () BODY[HEADER.FIELDS ({fields})]<0> {{{size}}}\r\n{header})\r\n")
                 });
                 messages.collect::<String>() + &format!("{tag} OK x\r\n")
             }
@@ -221,12 +225,19 @@ impl Watching {
 
     /// The mail server tells of a message.
     pub(super) async fn tell(&self, uid: u64) -> Result<NewsOutcome, NewsError> {
-        let news = ServerNews {
-            name: "alice@lab.test".into(),
-            uid: Some(uid),
-            uid_validity: Some(7),
-            ..ServerNews::default()
-        };
+        let (uid, uid_validity) = (Some(uid), Some(7));
+        self.receive(ServerNews { uid, uid_validity, ..ServerNews::default() }).await
+    }
+
+    /// The mail server tells of the message with this UID, which it does not know.
+    pub(super) async fn tell_by_header(&self, uid: u64) -> Result<NewsOutcome, NewsError> {
+        let header = format!("Message-ID: <{uid}@lab.test>\r\n\r\n");
+        let headers = NewsHeaders::All(header.into_bytes());
+        self.receive(ServerNews { headers, ..ServerNews::default() }).await
+    }
+
+    async fn receive(&self, news: ServerNews) -> Result<NewsOutcome, NewsError> {
+        let news = ServerNews { name: "alice@lab.test".into(), ..news };
         self.receiver.receive(news, &NewsScope::All).await
     }
 

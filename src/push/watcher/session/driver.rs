@@ -311,10 +311,11 @@ impl<'a> WatchSession<'a> {
             self.context.registry.noticed(&self.account.id, mailbox, position, wakes).await;
         match stored {
             Ok(Noticed::New) if is_push => {
-                self.account.remember_woken_for(&ids);
                 if self.takes_news {
                     self.account.news_missed(1);
                 }
+                // After that: the mail server may still tell of them.
+                self.account.remember_woken_for(&ids);
             }
             Ok(_) => {}
             Err(_) => self.context.duplicates().forget(&ids, &self.account.id),
