@@ -162,18 +162,18 @@ impl From<NewsError> for Answer {
     }
 }
 
-/// The answer to a body with several messages: the worst one, first those after which a repetition helps; of successes, the one
-/// that did most.
-pub(super) fn worst(one: Answer, other: Answer) -> Answer {
-    if other.rank() > one.rank() { other } else { one }
+/// Of two answers to messages of one body, the one that is given, then the other. First are those after which a repetition helps, then
+/// successes, of these the one that did most. A refusal that stays is last: the mail server would repeat all messages of the body, in vain.
+pub(super) fn ordered(one: Answer, other: Answer) -> (Answer, Answer) {
+    if other.rank() > one.rank() { (other, one) } else { (one, other) }
 }
 
 impl Answer {
     fn rank(&self) -> (u8, u8) {
-        let severity = match self.status {
-            StatusCode::OK => 0,
-            StatusCode::BAD_REQUEST => 1,
-            StatusCode::FORBIDDEN => 2,
+        let kind = match self.status {
+            StatusCode::BAD_REQUEST => 0,
+            StatusCode::FORBIDDEN => 1,
+            StatusCode::OK => 2,
             StatusCode::TOO_MANY_REQUESTS => 3,
             _ => 4,
         };
@@ -185,7 +185,7 @@ impl Answer {
             NewsOutcome::Announced,
         ];
         let effect = order.iter().zip(1..).find(|(outcome, _)| outcome.as_str() == self.text);
-        (severity, effect.map_or(0, |(_, rank)| rank))
+        (kind, effect.map_or(0, |(_, rank)| rank))
     }
 }
 
@@ -194,10 +194,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn worst_answer_counts_and_of_successes_the_one_that_did_most() {
+    fn repetition_is_asked_for_only_where_it_helps_and_of_successes_the_one_that_did_most_counts() {
         let taken = |outcome| Answer::taken(Some(outcome));
         let of = |answers: Vec<Answer>| {
-            let answer = answers.into_iter().reduce(worst).unwrap();
+            let answer = answers.into_iter().reduce(|one, other| ordered(one, other).0).unwrap();
             (answer.status.as_u16(), answer.text)
         };
         let (known, announced) = (NewsOutcome::Known, NewsOutcome::Announced);
@@ -206,7 +206,8 @@ mod tests {
             "announced"
         );
         let refused = || Answer::from(NewsError::OutOfScope);
-        assert_eq!(of(vec![taken(announced), refused(), taken(known)]).0, 403);
+        assert_eq!(of(vec![refused(), taken(announced), refused(), taken(known)]).1, "announced");
+        assert_eq!(of(vec![NewsError::Invalid("x").into(), refused()]).0, 403);
         assert_eq!(of(vec![NewsError::TooMany.into(), refused()]).0, 429);
         assert_eq!(of(vec![refused(), NewsError::Invalid("x").into(), Answer::too_slow()]).0, 503);
         assert_eq!(of(vec![Answer::taken(None)]).1, "ignored");

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::answer::{Answer, METHODS, worst};
+use super::answer::{Answer, METHODS, ordered};
 use super::body::BodyReader;
 use super::formats;
 use super::tokens::{TokenProblem, Tokens};
@@ -115,8 +115,22 @@ impl NewsHook {
                 received.map_or_else(Answer::from, |outcome| Answer::taken(Some(outcome)))
             })
             .buffer_unordered(OF_ONE_REQUEST)
-            .fold(Answer::taken(None), async |one, other| worst(one, other));
-        timeout(STORE_TIME, answers).await.unwrap_or_else(|_| Answer::too_slow())
+            .fold(None, async |so_far: Option<Answer>, next| {
+                let Some(so_far) = so_far else { return Some(next) };
+                let (given, other) = ordered(so_far, next);
+                self.count(&other);
+                Some(given)
+            });
+        match timeout(STORE_TIME, answers).await {
+            Ok(answer) => answer.unwrap_or_else(|| Answer::taken(None)),
+            Err(_) => Answer::too_slow(),
+        }
+    }
+
+    fn count(&self, answer: &Answer) {
+        if let Some(refusal) = answer.refusal {
+            self.telemetry.record(&TelemetryEvent::NewsRefused(refusal));
+        }
     }
 }
 
@@ -155,8 +169,8 @@ impl Site for NewsHook {
         visitor: Arc<Visitor>,
     ) -> Response<Body> {
         let answer = self.handle(request, &visitor).await;
-        if let Some(refusal) = answer.refusal {
-            self.telemetry.record(&TelemetryEvent::NewsRefused(refusal));
+        self.count(&answer);
+        if answer.refusal.is_some() {
             let (peer, status) = (visitor.address, answer.status.as_u16());
             debug!(%peer, status, "news refused: {}", answer.text);
         }
