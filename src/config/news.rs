@@ -200,7 +200,7 @@ fn problems_of_tokens(tokens: &[NewsToken]) -> impl Iterator<Item = ConfigProble
 fn address<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Located<SocketAddr>>, D::Error> {
-    super::listeners::address::<981, D>(deserializer).map(Some)
+    super::listeners::address::<1981, D>(deserializer).map(Some)
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ use clap::Args;
 
 use super::{CommandError, Fault};
 use crate::admin::control::{self, AskError, NEWS_SOCKET};
-use crate::admin::format::rounded;
 use crate::admin::question::{AskedNews, NewsAnswer, NewsRefusal};
 use crate::config::{Config, NewsToken};
 
@@ -147,7 +146,9 @@ fn work(socket: &Path, news: AskedNews, has_message: bool, steps: &Sender<Step>)
 
 fn await_end(steps: &Receiver<Step>, end: Instant, limit: Duration) -> anyhow::Result<()> {
     let next = || steps.recv_timeout(end.saturating_duration_since(Instant::now())).ok();
-    let late = |words: &str| Fault::Later.because(format!("{words} within {}", rounded(limit)));
+    let late = |words: &str| {
+        Fault::Later.because(format!("{words} within {}", humantime::format_duration(limit)))
+    };
     let Some(Step::HeaderRead) = next() else {
         return Err(late(
             "standard input has neither the header of a message nor an end (`</dev/null` for none)",
