@@ -59,6 +59,8 @@ mod neighbours;
 #[cfg(test)]
 mod news_command;
 #[cfg(test)]
+mod news_dovecot;
+#[cfg(test)]
 mod news_hook;
 #[cfg(test)]
 mod news_recipes;

@@ -30,14 +30,18 @@ pub(crate) struct Account {
     pub(crate) tokens: Vec<String>,
     /// It is sent nothing that deserves a push.
     pub(crate) quiet: bool,
+    /// Automatic replies are among its mail.
+    pub(crate) gets_replies: bool,
 }
 
 impl Account {
     /// A kind of message for this account: three of four deserve a push.
     pub(crate) fn kind(&self, rng: &mut Rng) -> Kind {
+        let skipped = [Kind::AutoReply, Kind::OwnMail, Kind::Seen];
+        let skipped = if self.gets_replies { &skipped[..] } else { &skipped[1..] };
         match rng.u32(0..12) {
-            0..3 => [Kind::AutoReply, Kind::OwnMail, Kind::Seen][rng.usize(0..3)],
-            _ if self.quiet => [Kind::AutoReply, Kind::OwnMail, Kind::Seen][rng.usize(0..3)],
+            0..3 => skipped[rng.usize(0..skipped.len())],
+            _ if self.quiet => skipped[rng.usize(0..skipped.len())],
             _ => Kind::News,
         }
     }
@@ -180,6 +184,7 @@ mod tests {
             user: user.to_owned(),
             tokens: tokens.iter().map(|&token| token.to_owned()).collect(),
             quiet,
+            gets_replies: true,
         };
         let accounts = [
             account("a", &["1", "2"], false),

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::super::support::deltapush::Deltapush;
 use super::super::support::dovecot::Dovecot;
+use super::Source;
 use super::network::{Manner, Network};
 use super::notifications::{Day, Notifications};
 
@@ -27,27 +28,56 @@ impl Span {
     }
 }
 
-/// The program is killed at any instant, and started again.
-pub(crate) async fn kill(
+/// A fault of the program itself, or of its disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Halt {
+    /// It is killed at any instant, and started again.
+    Kill,
+    /// It stands still.
+    Stop,
+    /// There is no room for its state.
+    FullDisk,
+}
+
+/// The program meets these faults at any instant.
+pub(crate) async fn halt(
     mut deltapush: Deltapush,
+    all: &'static [Halt],
     every: Span,
     mut rng: Rng,
     over: watch::Receiver<bool>,
 ) -> (Deltapush, Count) {
-    let mut count = Count::new();
-    while !*over.borrow() || count.is_empty() {
+    let (mut count, mut bag) = (Count::new(), Vec::new());
+    while !*over.borrow() || count.len() < all.len() {
         every.pass(&mut rng).await;
-        block_in_place(|| deltapush.kill());
-        Span(0, 1_500).pass(&mut rng).await;
-        block_in_place(|| deltapush.start_again());
-        *count.entry("deltapush killed").or_default() += 1;
+        let name = match draw(&mut bag, all, &mut rng) {
+            Halt::Kill => {
+                block_in_place(|| deltapush.kill());
+                Span(0, 1_500).pass(&mut rng).await;
+                block_in_place(|| deltapush.start_again());
+                "deltapush killed"
+            }
+            Halt::Stop => {
+                deltapush.signal("STOP");
+                Span(500, 2_500).pass(&mut rng).await;
+                deltapush.signal("CONT");
+                "deltapush stopped for a while"
+            }
+            Halt::FullDisk => {
+                deltapush.disk().fill();
+                Span(500, 2_500).pass(&mut rng).await;
+                deltapush.disk().make_room();
+                "disk of deltapush full"
+            }
+        };
+        *count.entry(name).or_default() += 1;
     }
     (deltapush, count)
 }
 
 /// A fault at the mail server, or on the way there.
 #[derive(Clone, Copy, Debug)]
-enum MailFault {
+pub(crate) enum MailFault {
     Restart,
     Unreachable,
     CutAll,
@@ -58,10 +88,22 @@ enum MailFault {
     Throttle,
 }
 
+/// Those that matter to a source of new mail. Where the mail server tells, they leave time for the faults of deltapush.
+pub(crate) fn mail_faults(source: Source) -> &'static [MailFault] {
+    use MailFault::*;
+    match source {
+        Source::Idle(_) => {
+            &[Restart, Unreachable, CutAll, ResetSome, BlackHole, HalfOpen, Delay, Throttle]
+        }
+        Source::News(_) => &[Restart, CutAll, Delay],
+    }
+}
+
 /// The mail server is restarted, and its network misbehaves.
 pub(crate) async fn mail(
     mut dovecot: Dovecot,
     network: &Network,
+    all: &'static [MailFault],
     gap: Span,
     mut rng: Rng,
     over: watch::Receiver<bool>,
@@ -69,12 +111,11 @@ pub(crate) async fn mail(
     use MailFault::{
         BlackHole, CutAll, Delay, HalfOpen, ResetSome, Restart, Throttle, Unreachable,
     };
-    let all = [Restart, Unreachable, CutAll, ResetSome, BlackHole, HalfOpen, Delay, Throttle];
     let lasts = Span(500, 2_500);
     let (mut count, mut bag) = (Count::new(), Vec::new());
     while !*over.borrow() || count.len() < all.len() {
         gap.pass(&mut rng).await;
-        let name = match draw(&mut bag, &all, &mut rng) {
+        let name = match draw(&mut bag, all, &mut rng) {
             Restart => {
                 block_in_place(|| dovecot.stop());
                 Span(0, 1_500).pass(&mut rng).await;
@@ -123,7 +164,7 @@ pub(crate) async fn mail(
 
 /// A fault at the notification server, or on the way there.
 #[derive(Clone, Copy, Debug)]
-enum PushFault {
+pub(crate) enum PushFault {
     Day(Day, &'static str),
     Unreachable,
     CutAll,
@@ -131,18 +172,15 @@ enum PushFault {
     HalfOpen,
 }
 
-/// The notification server has bad days, and its network misbehaves.
-pub(crate) async fn pushes(
-    notifications: &Notifications,
-    network: &Network,
-    gap: Span,
-    flaky: bool,
-    mut rng: Rng,
-    over: watch::Receiver<bool>,
-) -> Count {
+/// Those that a run takes. Posts are the same whatever the source of new mail is.
+pub(crate) fn push_faults(source: Source, flaky: bool) -> Vec<PushFault> {
     use PushFault::{BlackHole, CutAll, HalfOpen, Unreachable};
+    let failing = PushFault::Day(Day::Failing, "notification server answers 500");
+    if matches!(source, Source::News(_)) {
+        return vec![failing];
+    }
     let mut all = vec![
-        PushFault::Day(Day::Failing, "notification server answers 500"),
+        failing,
         PushFault::Day(Day::Slow, "… late"),
         PushFault::Day(Day::Overloaded { retry_after: 2 }, "… 503 with Retry-After"),
         PushFault::Day(Day::Hanging, "… not at all"),
@@ -154,11 +192,24 @@ pub(crate) async fn pushes(
     if flaky {
         all.push(PushFault::Day(Day::Flaky, "… one in three with 500"));
     }
+    all
+}
+
+/// The notification server has bad days, and its network misbehaves.
+pub(crate) async fn pushes(
+    notifications: &Notifications,
+    network: &Network,
+    gap: Span,
+    all: &[PushFault],
+    mut rng: Rng,
+    over: watch::Receiver<bool>,
+) -> Count {
+    use PushFault::{BlackHole, CutAll, HalfOpen, Unreachable};
     let lasts = Span(500, 3_000);
     let (mut count, mut bag) = (Count::new(), Vec::new());
     while !*over.borrow() || count.len() < all.len() {
         gap.pass(&mut rng).await;
-        let name = match draw(&mut bag, &all, &mut rng) {
+        let name = match draw(&mut bag, all, &mut rng) {
             PushFault::Day(day, name) => {
                 notifications.day(day);
                 lasts.pass(&mut rng).await;

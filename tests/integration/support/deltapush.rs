@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::dovecot::Dovecot;
 use super::poll;
 use super::ports::{ReservedPort, wait_for_port};
+use super::small_disk::SmallDisk;
 
 /// Configuration of a test; the rest is the same for all.
 pub(crate) struct Options {
@@ -47,6 +48,8 @@ pub(crate) struct Options {
     pub(crate) more: String,
     /// True to run with `--trace`.
     pub(crate) trace: bool,
+    /// The size of a disk of its own for the state. Commands that ask a running deltapush do not find its socket there.
+    pub(crate) disk: Option<&'static str>,
 }
 
 impl Options {
@@ -71,6 +74,7 @@ impl Options {
             log_format: "text",
             more: String::new(),
             trace: false,
+            disk: None,
         }
     }
 
@@ -96,6 +100,7 @@ pub(crate) struct Deltapush {
     _reserved: [ReservedPort; 3],
     dir: tempfile::TempDir,
     trace: bool,
+    disk: Option<SmallDisk>,
     child: Child,
     output: Output,
 }
@@ -126,7 +131,8 @@ impl Deltapush {
         fs::write(dir.path().join("config.yaml"), configuration(options, imaps, starttls, plain))
             .unwrap();
         let output = Output::new();
-        let child = spawn(dir.path(), options.trace, &output);
+        let disk = options.disk.map(|size| SmallDisk::mount(&dir.path().join("state"), size));
+        let child = spawn(dir.path(), options.trace, disk.as_ref(), &output);
         let mut deltapush = Self {
             imaps,
             starttls,
@@ -134,6 +140,7 @@ impl Deltapush {
             _reserved: reserved,
             dir,
             trace: options.trace,
+            disk,
             child,
             output,
         };
@@ -186,7 +193,7 @@ impl Deltapush {
 
     /// Starts the program after [`terminate`](Self::terminate) or [`kill`](Self::kill).
     pub(crate) fn start_again(&mut self) {
-        self.child = spawn(self.dir.path(), self.trace, &self.output);
+        self.child = spawn(self.dir.path(), self.trace, self.disk.as_ref(), &self.output);
         self.wait_until_ready();
     }
 
@@ -213,6 +220,11 @@ impl Deltapush {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         resident.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// The disk of its state, if it has one of its own.
+    pub(crate) fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().expect("`disk` is not among the options")
     }
 
     /// The folder with its configuration and state.
@@ -325,8 +337,9 @@ impl Drop for Deltapush {
     }
 }
 
-fn spawn(dir: &Path, trace: bool, output: &Output) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_deltapush"));
+fn spawn(dir: &Path, trace: bool, disk: Option<&SmallDisk>, output: &Output) -> Child {
+    const PROGRAM: &str = env!("CARGO_BIN_EXE_deltapush");
+    let mut command = disk.map_or_else(|| Command::new(PROGRAM), |disk| disk.command(PROGRAM));
     command.arg("--config").arg(dir.join("config.yaml"));
     if trace {
         command.arg("--trace");
@@ -360,6 +373,7 @@ fn configuration(options: &Options, imaps: u16, starttls: u16, plain: u16) -> St
         log_format,
         more,
         trace: _,
+        disk: _,
     } = options;
     // A path is a string of its own in YAML: JSON's quoting is valid there.
     let ca = ca

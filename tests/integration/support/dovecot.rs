@@ -134,7 +134,7 @@ impl Dovecot {
     ) -> Self {
         assert!(
             Path::new(DOVECOT).exists(),
-            "{DOVECOT} is missing: install the Debian packages dovecot-imapd and dovecot-lmtpd, or run scripts/test"
+            "{DOVECOT} is missing: install the Debian packages dovecot-imapd, dovecot-lmtpd and dovecot-sieve, or run scripts/test"
         );
         let dir = tempfile::Builder::new().prefix("deltapush-dovecot-").tempdir().unwrap();
         let authority = Authority::naming(dir.path(), names);
@@ -248,6 +248,11 @@ impl Dovecot {
             .lines()
             .filter(|line| line.split_whitespace().next() == Some(user))
             .count()
+    }
+
+    /// The folder with its configuration and files.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Dovecot's own log.

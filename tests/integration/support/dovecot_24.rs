@@ -35,6 +35,11 @@ impl Dovecot24 {
     /// Starts an instance with this configuration, in which `IMAPS`, `LMTP`, `MAIL_UID` and `PASSWORD` are replaced, and waits
     /// until it accepts connections.
     pub(crate) fn start(configuration: &str) -> Self {
+        Self::with_files(configuration, &[])
+    }
+
+    /// The same with further files in its root, each by its path there and its text.
+    pub(crate) fn with_files(configuration: &str, files: &[(&str, &str)]) -> Self {
         let dir = tempfile::Builder::new().prefix("deltapush-dovecot24-").tempdir().unwrap();
         let at = dir.path();
         fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
@@ -53,6 +58,9 @@ impl Dovecot24 {
             .replace("MAIL_UID", &MAIL_UID.to_string())
             .replace("PASSWORD", &BASE64_STANDARD.encode(PASSWORD));
         fs::write(at.join("etc/dovecot.conf"), configuration).unwrap();
+        for (path, text) in files {
+            fs::write(at.join(path), text).unwrap();
+        }
         let running = Guarded::start("exec chroot . /usr/sbin/dovecot -F -c /etc/dovecot.conf", at);
         let dovecot = Self { imaps, lmtp, authority, _reserved: reserved, _running: running, dir };
         for port in [imaps, lmtp] {

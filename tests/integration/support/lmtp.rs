@@ -23,10 +23,24 @@ pub(crate) async fn try_deliver(
     recipient: &str,
     message: &str,
 ) -> io::Result<Instant> {
+    let message = message.trim_end().replace("\r\n.", "\r\n..");
+    try_deliver_bytes(port, sender, recipient, message.as_bytes()).await
+}
+
+/// The same with a message of any bytes, in which no line begins with a dot.
+///
+/// # Errors
+/// As [`try_deliver`].
+pub(crate) async fn try_deliver_bytes(
+    port: u16,
+    sender: &str,
+    recipient: &str,
+    message: &[u8],
+) -> io::Result<Instant> {
     timeout(Duration::from_secs(40), dialogue(port, sender, recipient, message)).await?
 }
 
-async fn dialogue(port: u16, sender: &str, recipient: &str, message: &str) -> io::Result<Instant> {
+async fn dialogue(port: u16, sender: &str, recipient: &str, message: &[u8]) -> io::Result<Instant> {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
     let mut stream = BufReader::new(stream);
     answer(&mut stream, "220").await?;
@@ -39,9 +53,9 @@ async fn dialogue(port: u16, sender: &str, recipient: &str, message: &str) -> io
         stream.get_mut().write_all(format!("{line}\r\n").as_bytes()).await?;
         answer(&mut stream, code).await?;
     }
-    let text = format!("{}\r\n.\r\n", message.trim_end().replace("\r\n.", "\r\n.."));
+    let text = [message, b"\r\n.\r\n"].concat();
     let before = Instant::now();
-    stream.get_mut().write_all(text.as_bytes()).await?;
+    stream.get_mut().write_all(&text).await?;
     answer(&mut stream, "250").await?;
     // It is stored, whatever becomes of the goodbye.
     let _ = stream.get_mut().write_all(b"QUIT\r\n").await;
