@@ -1,5 +1,5 @@
-//! The delay of a push after mail was delivered: a real Dovecot, with and without NOTIFY (RFC 5465), the real program, a
-//! notification server on loopback.
+//! The delay of a push after mail was delivered: a real Dovecot that is watched, with and without NOTIFY (RFC 5465), or tells of its
+//! deliveries; the real program, a notification server on loopback.
 //!
 //! deltapush's own share is told apart by a relay between it and Dovecot, which notes when each byte passes: from the
 //! arrival of the EXISTS line to the POST's first byte, less the time in which Dovecot had the word. The relay's own

@@ -90,6 +90,8 @@ pub(crate) struct Upstream {
     pub(crate) port: u16,
     /// The authority of its certificate, if there is TLS.
     pub(crate) ca: Option<PathBuf>,
+    /// The port of the hook, if the server tells of new mail and nobody watches.
+    pub(crate) hook: Option<u16>,
 }
 
 impl Upstream {
@@ -114,12 +116,20 @@ async fn register(registry: Registry, upstream: String, account: usize) -> Resul
 
 fn configuration(upstream: &Upstream, notify_url: &str, pace: &str) -> String {
     let route = upstream.route();
+    let (news, posts) = match upstream.hook {
+        // The pace of POSTs would be all that is measured.
+        Some(port) => (
+            format!("    news: server\nnews:\n  listen: 127.0.0.1:{port}\n"),
+            "  coalesce: 1ms\n  max_per_second: 1000\n",
+        ),
+        None => (String::new(), "  coalesce: 1s\n"),
+    };
     format!(
         "hostname: localhost\n\
          listeners:\n  - address: 127.0.0.1:0\n    tls: none\n\
          certificate:\n  directory: certs\n\
-         routes:\n  - domain: lab.test\n    upstream: {route}\n\
-         push:\n  notify_url: {notify_url}\n  coalesce: 1s\n\
+         routes:\n  - domain: lab.test\n    upstream: {route}\n{news}\
+         push:\n  notify_url: {notify_url}\n{posts}\
          limits:\n  connections: 10\n\
          storage:\n  directory: state\n\
          admin:\n  address: off\n\

@@ -75,7 +75,7 @@ pub(crate) async fn measure(options: &Options, authority: &Authority) -> Result<
     }
     let mut notifications = Notifications::start().await?;
     let folder = tempfile::Builder::new().prefix("deltapush-peers-").tempdir()?;
-    let upstream = Upstream { port: server.port, ca: Some(authority.ca.clone()) };
+    let upstream = Upstream { port: server.port, ca: Some(authority.ca.clone()), hook: None };
     let pace = format!("pace:\n  at_once: {AT_ONCE}\n  new_sessions: {A_SECOND}/s\n");
     let mut program =
         Program::prepare(folder.path(), &upstream, &notifications.url, accounts, &pace).await?;

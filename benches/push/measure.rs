@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tokio::time::sleep;
 
 use super::notifications::Notifications;
@@ -12,6 +12,7 @@ use super::support::client::Client;
 use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{Dovecot, Setup, message};
 use super::support::lmtp;
+use super::support::news::{self, Hook};
 
 /// Time after which a push counts as missing. If a user's inotify instances are used up, by other tests for example, Dovecot
 /// looks for new mail every 30 s only.
@@ -21,14 +22,34 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// own.
 const PAUSE: std::ops::Range<u64> = 100..500;
 
+/// The way in which deltapush learns of a message.
+#[derive(Clone, Copy)]
+enum Source {
+    /// A watch of a Dovecot with this set-up.
+    Idle(Setup),
+    /// Dovecot tells in this way, and nobody watches.
+    News(news::Way),
+}
+
+const SOURCES: [(&str, Source); 6] = [
+    ("IDLE with NOTIFY", Source::Idle(Setup::Vanilla)),
+    ("IDLE without NOTIFY", Source::Idle(Setup::WithoutNotify)),
+    ("Lua script", Source::News(news::Way::Lua)),
+    ("OX driver", Source::News(news::Way::Ox)),
+    ("Sieve and `deltapush news`", Source::News(news::Way::Sieve)),
+    ("dict socket", Source::News(news::Way::Dict)),
+];
+
 /// Figures of one delivery.
 struct Sample {
     /// From the end of the message's data, as it is handed over by LMTP, to the POST's first byte.
     total: Duration,
-    /// From there to the EXISTS line's arrival.
-    exists: Duration,
+    /// From there to the arrival of the EXISTS line, or of the news. None where nothing can be put between.
+    heard: Option<Duration>,
     /// The share that deltapush added.
-    own: Duration,
+    own: Option<Duration>,
+    /// From the end of the message's data to Dovecot's answer.
+    delivery: Duration,
 }
 
 /// Measures both set-ups, and prints a table.
@@ -41,26 +62,29 @@ pub(crate) async fn all(deliveries: usize) -> Result<()> {
         milliseconds(fsync()?)
     );
     println!(
-        "| Dovecot | delivery to POST: median | p99 | delivery to EXISTS: median | deltapush itself: median | p99 |"
+        "| new mail is learned of by | delivery to POST: median | p99 | to EXISTS or news: median | deltapush itself: median | p99 | delivery to Dovecot's answer: median |"
     );
-    println!("| --- | ---: | ---: | ---: | ---: | ---: |");
-    for (name, setup) in [("with NOTIFY", Setup::Vanilla), ("without NOTIFY", Setup::WithoutNotify)]
-    {
-        let samples = measure(setup, deliveries).await?;
-        let figures = |of: fn(&Sample) -> Duration| {
-            let mut times: Vec<Duration> = samples.iter().map(of).collect();
-            times.sort_unstable();
-            (
-                milliseconds(times[times.len() / 2]),
-                milliseconds(times[(times.len() * 99).div_ceil(100) - 1]),
-            )
+    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
+    for (name, source) in SOURCES {
+        let samples = match source {
+            Source::Idle(setup) => measure(setup, deliveries).await?,
+            Source::News(way) => measure_news(way, deliveries).await?,
         };
-        let ((total, total_99), (exists, _), (own, own_99)) = (
-            figures(|sample| sample.total),
-            figures(|sample| sample.exists),
+        let figures = |of: fn(&Sample) -> Option<Duration>| {
+            let mut times: Vec<Duration> = samples.iter().filter_map(of).collect();
+            times.sort_unstable();
+            let at = |index: usize| {
+                times.get(index).map_or("–".to_owned(), |time| milliseconds(*time))
+            };
+            (at(times.len() / 2), at((times.len() * 99).div_ceil(100).saturating_sub(1)))
+        };
+        let ((total, total_99), (heard, _), (own, own_99), (delivery, _)) = (
+            figures(|sample| Some(sample.total)),
+            figures(|sample| sample.heard),
             figures(|sample| sample.own),
+            figures(|sample| Some(sample.delivery)),
         );
-        println!("| {name} | {total} | {total_99} | {exists} | {own} | {own_99} |");
+        println!("| {name} | {total} | {total_99} | {heard} | {own} | {own_99} | {delivery} |");
     }
     Ok(())
 }
@@ -93,22 +117,63 @@ async fn measure(setup: Setup, deliveries: usize) -> Result<Vec<Sample>> {
         ..Options::plain(relay.port)
     };
     let deltapush = Deltapush::start(&options);
+    let user = register(&dovecot, &deltapush).await;
+    dovecot.wait_for_watch(&user, 1).await;
+    deliver(&dovecot, &user, Some(&relay), &mut notifications, deliveries, sample).await
+}
+
+/// As [`measure`], where Dovecot tells.
+async fn measure_news(way: news::Way, deliveries: usize) -> Result<Vec<Sample>> {
+    let mut hook = Hook::new();
+    let relay = match way {
+        news::Way::Lua | news::Way::Ox => Some(Relay::start(hook.port()).await?),
+        news::Way::Sieve | news::Way::Dict => None,
+    };
+    hook.between = relay.as_ref().map(|relay| relay.port);
+    let dovecot = news::dovecot(way, &hook);
+    let mut notifications = Notifications::start().await?;
+    let options = news::options(&dovecot, &hook, way, "server");
+    let options = Options { notify_url: notifications.url.clone(), ..options };
+    let deltapush = Deltapush::start(&options);
+    let user = register(&dovecot, &deltapush).await;
+    if way == news::Way::Ox {
+        news::set_ox_metadata(&dovecot, &user);
+    }
+    deliver(&dovecot, &user, relay.as_ref(), &mut notifications, deliveries, sample_of_news).await
+}
+
+async fn register(dovecot: &Dovecot, deltapush: &Deltapush) -> String {
     let user = dovecot.user("bench");
     let mut client = Client::tls(deltapush.imaps, &deltapush.certificate()).await;
     client.log_in(&user).await;
     client.command(r#"c2 SETMETADATA INBOX (/private/devicetoken "openpgp:bench")"#).await;
-    drop(client);
-    dovecot.wait_for_watch(&user, 1).await;
+    user
+}
 
+/// Delivers one message after the other.
+async fn deliver(
+    dovecot: &Dovecot,
+    user: &str,
+    relay: Option<&Relay>,
+    notifications: &mut Notifications,
+    deliveries: usize,
+    sample: fn(Sample, Instant, Instant, &[Passed]) -> Result<Sample>,
+) -> Result<Vec<Sample>> {
     let mut samples = Vec::with_capacity(deliveries);
     for number in 0..deliveries {
         sleep(Duration::from_millis(fastrand::u64(PAUSE))).await;
-        relay.forget();
-        let message = message("bob@elsewhere.test", &user, &format!("news {number}"), "");
+        relay.inspect(|relay| relay.forget());
+        let message = message("bob@elsewhere.test", user, &format!("news {number}"), "");
         let delivered =
-            lmtp::try_deliver(dovecot.lmtp, "bob@elsewhere.test", &user, &message).await?;
+            lmtp::try_deliver(dovecot.lmtp, "bob@elsewhere.test", user, &message).await?;
+        let delivery = delivered.elapsed();
         let posted = notifications.next(PATIENCE).await?;
-        samples.push(sample(delivered, posted, &relay.passed())?);
+        let total = posted.saturating_duration_since(delivered);
+        let bare = Sample { total, heard: None, own: None, delivery };
+        samples.push(match relay {
+            Some(relay) => sample(bare, delivered, posted, &relay.passed())?,
+            None => bare,
+        });
     }
     ensure!(
         notifications.next(Duration::from_secs(1)).await.is_err(),
@@ -117,7 +182,20 @@ async fn measure(setup: Setup, deliveries: usize) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-fn sample(delivered: Instant, posted: Instant, passed: &[Passed]) -> Result<Sample> {
+/// The news is complete with the last bytes for deltapush before the POST.
+fn sample_of_news(
+    bare: Sample,
+    delivered: Instant,
+    posted: Instant,
+    passed: &[Passed],
+) -> Result<Sample> {
+    let told = passed.iter().rfind(|passed| passed.way == Way::ToServer && passed.at <= posted);
+    let told = told.with_context(|| format!("a push without news: {passed:#?}"))?.at;
+    let heard = Some(told.saturating_duration_since(delivered));
+    Ok(Sample { heard, own: Some(posted - told), ..bare })
+}
+
+fn sample(bare: Sample, delivered: Instant, posted: Instant, passed: &[Passed]) -> Result<Sample> {
     let until_posted: Vec<&Passed> = passed.iter().filter(|passed| passed.at <= posted).collect();
     let contains = |passed: &Passed, word: &str| {
         passed.way == Way::ToDeltapush && String::from_utf8_lossy(&passed.bytes).contains(word)
@@ -136,9 +214,6 @@ fn sample(delivered: Instant, posted: Instant, passed: &[Passed]) -> Result<Samp
             own += pair[1].at - pair[0].at;
         }
     }
-    Ok(Sample {
-        total: posted.saturating_duration_since(delivered),
-        exists: until_posted[exists].at.saturating_duration_since(delivered),
-        own,
-    })
+    let heard = Some(until_posted[exists].at.saturating_duration_since(delivered));
+    Ok(Sample { heard, own: Some(own), ..bare })
 }

@@ -37,7 +37,8 @@ pub(crate) async fn all(accounts: usize, tls: bool) -> Result<()> {
     let server =
         LoadServer::start(accounts, tls.then(|| TlsAcceptor::from(authority.server_config())))?;
     let notifications = NotifyServer::start().await;
-    let upstream = Upstream { port: server.port, ca: tls.then(|| authority.ca.clone()) };
+    let upstream =
+        Upstream { port: server.port, ca: tls.then(|| authority.ca.clone()), hook: None };
     let mut program =
         Program::prepare(folder.path(), &upstream, &notifications.url, accounts, "").await?;
     let news: Vec<usize> = (0..accounts).step_by(WITH_NEWS).collect();
