@@ -122,11 +122,11 @@ fn whole_message_is_taken() {
 }
 
 /// Waits, and fails after a time at which a delivery would have been held up.
-fn ends_in_time(child: &mut Child) -> (ExitStatus, Duration) {
+fn ends_in_time(child: &mut Child) -> ExitStatus {
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
-            return (status, start.elapsed());
+            return status;
         }
         assert!(start.elapsed() < BOUND, "it does not end");
         thread::sleep(Duration::from_millis(5));
@@ -137,30 +137,30 @@ fn ends_in_time(child: &mut Child) -> (ExitStatus, Duration) {
 fn delivery_waits_no_longer_than_the_limit() {
     let deltapush = listening();
     let socket = socket(deltapush.dir());
-    let limited = ["alice@news.test", "--socket", &socket, "--timeout", "400ms"];
+    let limited = ["alice@news.test", "--socket", &socket, "--timeout", "2s"];
     // Standard input that does not end, with and without the end of a header.
     let mut silent = start(&[], &limited);
     let input = silent.stdin.take().unwrap();
-    assert_eq!(ends_in_time(&mut silent).0.code(), Some(75));
+    assert_eq!(ends_in_time(&mut silent).code(), Some(75));
     drop(input);
+    let began = Instant::now();
     let mut slow = start(&[], &limited);
     let mut input = slow.stdin.take().unwrap();
     input.write_all(MESSAGE).unwrap();
-    let (status, after) = ends_in_time(&mut slow);
-    assert_eq!(status.code(), Some(0), "the news itself was accepted");
-    assert!(after >= Duration::from_millis(300), "it read on until {after:?}");
+    assert_eq!(ends_in_time(&mut slow).code(), Some(0), "the news itself was accepted");
+    assert!(began.elapsed() >= Duration::from_secs(2), "it did not read on");
     drop(input);
 
     // A deltapush that hangs.
     deltapush.signal("STOP");
     let mut hung = start(&[], &limited);
     hung.stdin.take().unwrap().write_all(MESSAGE).unwrap();
-    assert_eq!(ends_in_time(&mut hung).0.code(), Some(75));
+    assert_eq!(ends_in_time(&mut hung).code(), Some(75));
     let text = io::read_to_string(hung.stderr.take().unwrap()).unwrap();
     assert!(text.contains("deltapush did not answer within"), "{text}");
     let mut ignored = start(&[], &[&limited[..], &["--never-fail"]].concat());
     ignored.stdin.take().unwrap().write_all(MESSAGE).unwrap();
-    assert_eq!(ends_in_time(&mut ignored).0.code(), Some(0));
+    assert_eq!(ends_in_time(&mut ignored).code(), Some(0));
     deltapush.signal("CONT");
     expect(&tell(&[], &limited[..3], MESSAGE), 0, "");
 }

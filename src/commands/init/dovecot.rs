@@ -1,8 +1,9 @@
 //! The Dovecot of this machine tells deltapush of each message: the question, and Dovecot's part of it.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::super::findings::dovecot::DovecotFacts;
@@ -101,12 +102,10 @@ impl NewsPlan {
         if !self.dovecot.news_settings().is_empty() {
             Step::Nothing
         } else if !self.dovecot.has_lua {
-            let plugin = "Dovecot lacks its plugin push_notification_lua";
-            Step::First(if Path::new("/etc/debian_version").exists() {
-                format!("{plugin}: apt install dovecot-auth-lua.")
-            } else {
-                format!("{plugin}: install its package for Lua.")
-            })
+            Step::First(
+                "Dovecot lacks its plugin push_notification_lua: install it (Debian 12 and 13: it is in dovecot-core)."
+                    .to_owned(),
+            )
         } else if !has_script {
             Step::First(format!(
                 "{SCRIPT} is missing: copy it from contrib/dovecot of deltapush's archive."
@@ -166,7 +165,12 @@ impl NewsPlan {
 
 fn create(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::create_new(path)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).inspect_err(|_| {
+    // Dovecot's programs read it as their users, whatever root's umask is. There is no secret in it.
+    let written = file
+        .set_permissions(Permissions::from_mode(0o644))
+        .and_then(|()| file.write_all(text.as_bytes()))
+        .and_then(|()| file.sync_all());
+    written.inspect_err(|_| {
         // Half a configuration would stop Dovecot.
         let _ = std::fs::remove_file(path);
     })
