@@ -25,6 +25,7 @@ async fn copy_of_a_state_at_work_is_whole_and_can_be_put_back() {
             &alice,
             Some(credentials.clone()),
             &DeviceToken::new(b"token").unwrap(),
+            true,
             NOW,
         ))
         .await

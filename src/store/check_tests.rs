@@ -22,6 +22,7 @@ async fn filled(directory: &Path) -> (StoreSettings, Store) {
                 &account,
                 Some(credentials),
                 &DeviceToken::new(user.as_bytes()).unwrap(),
+                true,
                 now,
             ))
             .await

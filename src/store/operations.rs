@@ -54,12 +54,13 @@ where
 }
 
 /// Takes a token of an account over, with the credentials of the session that handed it over, if any are kept. Both may be
-/// known.
+/// known. A new account `is_watched` from now on, or is not.
 #[must_use]
 pub fn register(
     account: &AccountId,
     credentials: Option<Arc<Credentials>>,
     token: &DeviceToken,
+    is_watched: bool,
     now: DualTime,
 ) -> impl StateChange<()> + use<> {
     let (account, token) = (account.clone(), token.clone());
@@ -67,10 +68,10 @@ pub fn register(
         let sealed = state.seal(&account, credentials.as_deref())?;
         let row: RowId = state
             .cached(
-                "INSERT INTO accounts (user, upstream, credentials, created) VALUES (?, ?, ?, ?)
+                "INSERT INTO accounts (user, upstream, credentials, created, watched) VALUES (?, ?, ?, ?, ?)
                  ON CONFLICT (user, upstream) DO UPDATE SET credentials = excluded.credentials RETURNING id",
             )?
-            .query_row(params![account.user, account.upstream, sealed, now.wall.0], |row| row.get(0))?;
+            .query_row(params![account.user, account.upstream, sealed, now.wall.0, is_watched], |row| row.get(0))?;
         state.forget_erased(&account)?;
         let is_new = !state.has_token(row, &token)?;
         state.cached(

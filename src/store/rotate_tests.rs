@@ -33,6 +33,7 @@ impl State {
                     &account(user),
                     Some(credentials),
                     &DeviceToken::new(b"token").unwrap(),
+                    true,
                     now,
                 ))
                 .await

@@ -171,8 +171,7 @@ impl AccountTable {
         tokens: Vec<StoredToken>,
     ) {
         let Some(known) = self.get(&id) else {
-            // A client that is to be watched brings credentials, of whatever use they are.
-            let is_watched = credentials.is_some() || self.keeps_sessions;
+            let is_watched = self.is_watched_with(credentials.as_ref());
             let (idled, called) = (Vec::new(), None);
             let state = AccountState { credentials, tokens, idled, called, is_watched };
             self.add(Account::new(id.clone(), state, false));
@@ -184,6 +183,11 @@ impl AccountTable {
         if let Some(credentials) = credentials {
             self.apply_credentials(&known, credentials);
         }
+    }
+
+    /// Reports if a new account with these credentials is watched: a client that is to be watched brings some, of whatever use they are.
+    pub(super) fn is_watched_with(&self, credentials: Option<&Arc<Credentials>>) -> bool {
+        credentials.is_some() || self.keeps_sessions
     }
 
     fn apply_credentials(&self, account: &Account, credentials: Arc<Credentials>) {

@@ -54,9 +54,9 @@ impl Registry {
         if is_current && !self.0.accounts.is_quarantined(token, now.wall) {
             return Ok(());
         }
-        let credentials = lasting;
-        let credentials = credentials.map(Arc::new);
-        self.commit(change::register(account, credentials, token, now)).await
+        let credentials = lasting.map(Arc::new);
+        let is_watched = self.0.accounts.is_watched_with(credentials.as_ref());
+        self.commit(change::register(account, credentials, token, is_watched, now)).await
     }
 
     /// A client has logged in with these: a known account's changed password is taken over, and a watch that ended because

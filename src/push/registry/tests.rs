@@ -342,6 +342,23 @@ async fn without_credentials_on_disk_devices_are_called_back_and_watched_again()
 }
 
 #[tokio::test]
+async fn account_without_a_watch_needs_no_login_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || {
+        let (registry, events, news) =
+            Registry::open(&StoreSettings::sealed(directory.path().join("state"))).unwrap();
+        Opened { registry, events, news }
+    };
+    let it = open();
+    it.registry.register(&alice(), None, &token("alice")).await.unwrap();
+    assert!(!it.registry.get(&alice()).unwrap().is_watched());
+    it.registry.close().await;
+    let mut it = open();
+    assert!(!it.registry.get(&alice()).unwrap().is_watched());
+    assert_eq!((it.registry.waiting(), it.news.try_recv()), (0, None), "nobody is called back");
+}
+
+#[tokio::test]
 async fn snapshot_knows_what_is_in_memory_only() {
     let directory = tempfile::tempdir().unwrap();
     let it = open(&directory);

@@ -225,6 +225,7 @@ async fn full_disk_is_said_and_passes() {
                 &account("bob"),
                 Some(credentials("bob")),
                 &token(&name),
+                true,
                 MOMENT,
             ))
             .await

@@ -46,7 +46,13 @@ fn token(name: &str) -> DeviceToken {
 
 async fn register(store: &Store, user: &str, name: &str) {
     store
-        .commit(change::register(&account(user), Some(credentials(user)), &token(name), MOMENT))
+        .commit(change::register(
+            &account(user),
+            Some(credentials(user)),
+            &token(name),
+            true,
+            MOMENT,
+        ))
         .await
         .unwrap();
 }
@@ -281,6 +287,7 @@ async fn token_in_quarantine_that_another_one_replaces_goes() {
                     &account("alice"),
                     Some(credentials("alice")),
                     &token(name),
+                    true,
                     at(seconds),
                 ))
                 .await
@@ -433,6 +440,7 @@ async fn token_not_seen_for_longest_makes_room() {
                 &alice,
                 Some(credentials("alice")),
                 &token(&index.to_string()),
+                true,
                 seen,
             ))
             .await
@@ -443,6 +451,7 @@ async fn token_not_seen_for_longest_makes_room() {
             &alice,
             Some(credentials("alice")),
             &token("new"),
+            true,
             DualTime { wall: NOW, served: Uptime(0) },
         ))
         .await
@@ -471,6 +480,7 @@ async fn tokens_expire_by_the_time_served_and_each_account_by_its_own() {
                 &account(user),
                 Some(credentials(user)),
                 &token("shared"),
+                true,
                 seen,
             ))
             .await
@@ -505,6 +515,7 @@ async fn count_of_the_time_served_is_not_behind_what_was_noted_with_it() {
             &account("alice"),
             Some(credentials("alice")),
             &token("one"),
+            true,
             seen,
         ))
         .await
