@@ -21,8 +21,9 @@ use crate::telemetry::{NewsRefusal, Telemetry, TelemetryEvent};
 /// The longest line: that of Dovecot (DICT_CLIENT_MAX_LINE_LENGTH).
 const MAX_LINE: u64 = 64 * 1024;
 
-/// The longest silence of Dovecot. By default it hangs up as soon as it has its answer.
-const IDLE_TIME: Duration = Duration::from_secs(300);
+/// The longest silence of Dovecot. It hangs up as soon as it has its answer, and connects again for the next message. Silent
+/// connections of other programs keep a place for no longer.
+const IDLE_TIME: Duration = Duration::from_secs(10);
 
 /// Time limit for storing news. Dovecot waits for thirty seconds.
 const STORE_TIME: Duration = Duration::from_secs(10);

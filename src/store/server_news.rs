@@ -9,8 +9,8 @@ use super::{Announce, Change, Position, UnixTime};
 use crate::account::AccountId;
 use crate::mailbox_name::MailboxName;
 
-/// UIDs by which a message may be ahead of the stored position. One beyond that does not move it: a wrong number would hide all
-/// messages below.
+/// UIDs by which a message may lie ahead of the stored position, or behind it. One that is further ahead does not move it: a wrong
+/// number would hide all messages below. One that is further behind shows that the position is wrong.
 const MAX_JUMP: u64 = 10_000;
 
 /// A message that the mail server has told of.
@@ -62,7 +62,9 @@ pub fn told(
             state.announce(row, &announce, now)?;
             return Ok(true);
         };
-        let before = state.stored_position(row, &mailbox)?;
+        let before = state
+            .stored_position(row, &mailbox)?
+            .filter(|before| before.position.uid_next.saturating_sub(message.uid) <= MAX_JUMP);
         let known = before.map(|before| before.position.uid_validity);
         let Some(uid_validity) = message.uid_validity.or(known) else {
             state.announce(row, &announce, now)?;

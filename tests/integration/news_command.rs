@@ -86,6 +86,8 @@ fn owner_needs_no_socket_of_its_own() {
     expect(&told, 0, "");
     let told = tell(&[], &["alice@news.test", "--uid", "0", "--config", &config], b"");
     expect(&told, 65, "positive numbers");
+    let told = tell(&[], &[&"a".repeat(9000), "--config", &config], b"");
+    expect(&told, 65, "too long");
     assert!(deltapush.terminate().success());
     let told = tell(&[], &["alice@news.test", "--config", &config], MESSAGE);
     expect(&told, 75, "deltapush does not run");

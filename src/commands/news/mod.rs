@@ -18,6 +18,9 @@ use crate::admin::control::{self, AskError, NEWS_SOCKET};
 use crate::admin::question::{AskedNews, NewsAnswer, NewsRefusal};
 use crate::config::{Config, NewsToken};
 
+/// The longest name of an account or a mailbox, in bytes.
+const MAX_NAME: usize = 1024;
+
 /// The longest time limit: no delivery waits longer.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -80,6 +83,13 @@ pub fn run(
         return make_token();
     }
     let end = Instant::now() + asked.timeout;
+    let names = asked.address.iter().chain(&asked.mailbox);
+    let has_long_name = names.into_iter().any(|name| name.len() > MAX_NAME);
+    if has_long_name {
+        return Err(Fault::Data
+            .because("the name of the account or the mailbox is too long")
+            .into());
+    }
     let socket = socket(asked, is_config_named, load)?;
     let (steps, received) = mpsc::channel();
     let news = AskedNews {

@@ -147,6 +147,11 @@ impl Account {
             && self.news.of_known(|notes, now| ids.iter().all(|id| notes.is_known(*id, now)))
     }
 
+    /// Forgets messages again: that devices are woken for them is not on disk.
+    pub(in crate::push) fn forget_woken_for(&self, ids: &[u64]) {
+        self.news.of_known(|notes, _| notes.ids.retain(|(known, _)| !ids.contains(known)));
+    }
+
     /// Remembers messages that devices were woken for. Only if the mail server has ever told of one, or left one out.
     pub(in crate::push) fn remember_woken_for(&self, ids: &[u64]) {
         self.news.of_known(|notes, now| ids.iter().for_each(|id| notes.remember(*id, now)));

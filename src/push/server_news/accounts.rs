@@ -48,13 +48,11 @@ pub(super) fn find(
             return Err(NewsError::Ambiguous);
         }
     }
-    if meant.is_empty() {
-        return Ok(Vec::new());
-    }
-    // First: the routes of other accounts are no business of the sender's.
+    // First: other accounts and their routes are no business of the sender's, not even if they exist.
+    let is_other = name.contains('@') && !scope.covers(&wanted.given);
     meant.retain(|found| scope.covers(&found.names));
     if meant.is_empty() {
-        return Err(NewsError::OutOfScope);
+        return if is_other { Err(NewsError::OutOfScope) } else { Ok(Vec::new()) };
     }
     meant.retain(|found| found.takes_news);
     if meant.is_empty() {

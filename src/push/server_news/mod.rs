@@ -102,6 +102,8 @@ impl NewsReceiver {
         self.report_judged(account, &mailbox, news.uid, decision);
         let told = self.context.registry.told(account, &mailbox, message, wakes).await;
         if told.is_err() {
+            // The sender may try again, and is to be believed then.
+            account.forget_woken_for(&ids);
             self.context.duplicates().forget(&ids, &account.id);
         }
         let is_new = told?;

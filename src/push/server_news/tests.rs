@@ -143,6 +143,9 @@ async fn sender_tells_only_of_accounts_in_its_scope() {
     let tell = |name: &str| scene.receiver.receive(news(name), &scope);
     assert!(matches!(tell("alice@example.org").await, Err(NewsError::OutOfScope)));
     assert!(matches!(tell(IDLE.0).await, Err(NewsError::OutOfScope)), "its route stays unknown");
+    assert!(matches!(tell("nobody@example.org").await, Err(NewsError::OutOfScope)));
+    assert_eq!(tell("alice").await.unwrap(), NewsOutcome::NoDevice, "nor that it exists");
+    assert_eq!(tell("nobody@example.net").await.unwrap(), NewsOutcome::NoDevice);
     assert_eq!(tell("bob").await.unwrap(), NewsOutcome::Announced);
     assert_eq!(scene.woken(), [token("bob")]);
 }

@@ -116,6 +116,16 @@ async fn wrong_uid_hides_no_message() {
 }
 
 #[tokio::test]
+async fn wrong_first_uid_hides_no_message() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path()).await;
+    assert!(told(&store, message(u64::from(u32::MAX)), All).await);
+    assert!(told(&store, message(11), All).await);
+    assert!(!told(&store, message(11), All).await);
+    assert_eq!(next(&store).await, Some(12));
+}
+
+#[tokio::test]
 async fn message_without_uid_is_announced_and_moves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let store = store(directory.path()).await;
