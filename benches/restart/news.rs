@@ -45,7 +45,14 @@ impl Told {
             Program::prepare(folder.path(), &upstream, &notifications.url, accounts, "").await?;
         program.start()?;
         ensure!(wait_for_port(hook, PATIENCE), "nobody listens on the port of the hook");
-        Ok(Self { hook, server, notifications, program, _reserved: reserved, _folder: folder })
+        let mut told =
+            Self { hook, server, notifications, program, _reserved: reserved, _folder: folder };
+        // The accounts were watched before: at the first start, their passwords are erased.
+        told.memory().await?;
+        told.program.kill()?;
+        told.program.start()?;
+        ensure!(wait_for_port(hook, PATIENCE), "nobody listens on the port of the hook");
+        Ok(told)
     }
 
     /// Memory once nothing happens any more.

@@ -32,8 +32,8 @@ async fn deliver_during_outage(scene: &NewsScene, within: Duration) {
 
 /// With `server`, nobody knows of the messages until a client opens the mailbox: then the account's other devices are woken, once.
 async fn next_login_catches_up(scene: &mut NewsScene) {
-    tokio::time::sleep(QUIET).await;
     let before = scene.notify.posted().len();
+    scene.notify.stays_at(before, QUIET).await;
     for _ in 0..2 {
         let mut client = scene.client().await;
         let entry = "c2 SETMETADATA INBOX (/private/devicetoken \"openpgp:phone\")";
@@ -78,6 +78,8 @@ async fn mail_is_delivered_while_deltapush_is_down_and_the_next_login_catches_up
     scene.deltapush.kill();
     deliver_during_outage(&scene, DOWN).await;
     scene.deltapush.start_again();
+    // A start wakes nobody.
+    scene.notify.stays_at(2, QUIET).await;
     next_login_catches_up(&mut scene).await;
 }
 
