@@ -75,6 +75,7 @@ pub(crate) fn settings(way: Way, hook: &Hook, dir: &Path) -> String {
     };
     match way {
         Way::Lua => {
+            assert_eq!(CONF, PAGE.block("Dovecot 2.3", "", "push_notification_driver"));
             let lua = script("deltapush.lua", &lua_script());
             replaced(
                 CONF,
