@@ -144,7 +144,27 @@ pub struct Watch {
 #[derive(Debug, Default)]
 struct WatchTask {
     running: Option<AbortHandle>,
-    status: Option<WatchEntry>,
+    /// Boxed: where the mail server tells of new mail there is none.
+    status: Option<Box<WatchEntry>>,
+    /// Since when the mail server's news is all that wakes the account's devices; `None` if it is not.
+    told_since: Option<Instant>,
+}
+
+impl WatchEntry {
+    fn new(state: WatchState, since: Instant, max_detection_delay: Duration) -> Self {
+        Self {
+            state,
+            since,
+            has_session: false,
+            last_activity: None,
+            max_detection_delay,
+            fetched: Vec::new(),
+            left_out: Vec::new(),
+            is_uw_imapd: false,
+            complained: None,
+            lost: None,
+        }
+    }
 }
 
 impl Watch {
@@ -153,7 +173,7 @@ impl Watch {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut WatchEntry) -> T) -> Option<T> {
-        self.lock().status.as_mut().map(change)
+        self.lock().status.as_deref_mut().map(change)
     }
 
     /// Starts a task that watches, in place of the one that runs; `spawn` returns none if the account is erased. Known facts
@@ -173,30 +193,29 @@ impl Watch {
 
     /// A watch begins, of which news may be `max_detection_delay` late at worst.
     pub(crate) fn begin(&self, max_detection_delay: Duration) {
-        let mut entry = WatchEntry {
-            state: WatchState::Connecting,
-            since: Instant::now(),
-            has_session: false,
-            last_activity: None,
-            max_detection_delay,
-            fetched: Vec::new(),
-            left_out: Vec::new(),
-            is_uw_imapd: false,
-            complained: None,
-            lost: None,
-        };
+        let mut entry =
+            WatchEntry::new(WatchState::Connecting, Instant::now(), max_detection_delay);
         let mut task = self.lock();
+        task.told_since = None;
         if let Some(before) = task.status.take() {
             entry.left_out = before.left_out;
             entry.complained = before.complained;
             entry.lost = before.lost;
         }
-        task.status = Some(entry);
+        task.status = Some(Box::new(entry));
     }
 
     /// Reports if a watch has begun and not ended.
     pub(crate) fn has_begun(&self) -> bool {
-        self.lock().status.is_some()
+        let task = self.lock();
+        task.status.is_some() || task.told_since.is_some()
+    }
+
+    /// The mail server's news is all that wakes the account's devices from now on.
+    pub(crate) fn server_tells(&self) {
+        let mut task = self.lock();
+        task.status = None;
+        task.told_since.get_or_insert_with(Instant::now);
     }
 
     /// Waits until the watch is asked to give way.
@@ -285,25 +304,24 @@ impl Watch {
 
     /// There is nothing to watch with. Returns whether there was.
     pub(crate) fn end(&self) -> bool {
-        self.lock().status.take().is_some()
+        let mut task = self.lock();
+        task.told_since.take().is_some() | task.status.take().is_some()
     }
 
     /// The status; `None` if no watch has begun.
     #[must_use]
     pub fn status(&self) -> Option<WatchEntry> {
-        self.lock().status.clone()
+        let task = self.lock();
+        let told = |since| WatchEntry::new(WatchState::ServerTells, since, Duration::ZERO);
+        task.status.as_deref().cloned().or(task.told_since.map(told))
     }
 
     /// The index of its state ([`WatchState::index`]), if a watch has begun.
     #[must_use]
     pub fn state_index(&self) -> Option<usize> {
-        self.change(|entry| entry.state.index())
-    }
-
-    /// Reports if the mail server's news is all that wakes the account's devices.
-    #[must_use]
-    pub fn is_server_telling(&self) -> bool {
-        self.change(|entry| entry.state == WatchState::ServerTells).unwrap_or_default()
+        let task = self.lock();
+        let told = task.told_since.map(|_| WatchState::ServerTells.index());
+        task.status.as_ref().map(|entry| entry.state.index()).or(told)
     }
 
     /// Reports if the account is watched now.

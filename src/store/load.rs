@@ -35,7 +35,13 @@ pub(super) fn load(
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let mut accounts = Vec::with_capacity(rows.len());
-    for (account, row, sealed, called, is_watched) in rows {
+    // Accounts of one mail server share its name.
+    let mut upstreams: HashSet<Arc<str>> = HashSet::new();
+    for (mut account, row, sealed, called, is_watched) in rows {
+        match upstreams.get(&account.upstream) {
+            Some(known) => account.upstream = Arc::clone(known),
+            None => _ = upstreams.insert(Arc::clone(&account.upstream)),
+        }
         let credentials = sealer.and_then(|sealer| unseal(sealer, &account, &sealed));
         let (tokens, idled) = (tokens_of(connection, row)?, idled_of(connection, row)?);
         accounts.push(AccountRecord { account, credentials, tokens, idled, called, is_watched });
@@ -47,6 +53,8 @@ pub(super) fn load(
     }
     let known_logins = known_logins::load(connection)?;
     let tokens = token_records(connection)?;
+    // The pages that all of this was read from.
+    connection.execute_batch("PRAGMA shrink_memory")?;
     Ok(Loaded {
         accounts,
         unannounced,

@@ -301,14 +301,17 @@ impl Operation<'_> {
 }
 
 pub(super) fn tokens_of(connection: &Connection, row: RowId) -> rusqlite::Result<Vec<StoredToken>> {
-    connection
+    let mut tokens: Vec<StoredToken> = connection
         .prepare_cached(
             "SELECT token, last_seen, fetched_plain, left_plain, left_senders FROM tokens WHERE account = ? ORDER BY id",
         )?
         .query_map([row], |row| {
             Ok(StoredToken { token: token_in(row, 0)?, last_seen: UnixTime(row.get(1)?), habit: habit_in(row, 2)? })
         })?
-        .collect()
+        .collect::<rusqlite::Result<_>>()?;
+    // Most accounts have one, for which the room of four was taken.
+    tokens.shrink_to_fit();
+    Ok(tokens)
 }
 
 pub(super) fn account_in(row: &Row<'_>, first: usize) -> rusqlite::Result<AccountId> {

@@ -94,7 +94,7 @@ impl AccountTable {
         let AccountRecord { account: id, credentials, tokens, idled, called, is_watched } = record;
         let state = AccountState { credentials, tokens, idled, called, is_watched };
         let account = self.add(Account::new(id.clone(), state, true));
-        if account.credentials().is_some() || !account.is_watched() {
+        if account.credentials().is_some() {
             self.events.send(id, AccountEvent::Watch);
         }
     }
@@ -258,6 +258,8 @@ impl AccountTable {
         for seen in now {
             let mut token = self.tokens.entry(seen.token.clone()).or_default();
             if !token.owners.iter().any(is_its) {
+                // Mostly it stays the only one.
+                token.owners.reserve_exact(1);
                 token.owners.push(Arc::downgrade(account));
             }
         }

@@ -131,10 +131,7 @@ impl WatchContext {
     /// The mail server's news is all that wakes the account's devices.
     pub(super) fn server_tells(&self, account: &Account) {
         account.kept.close_all();
-        if !account.watch.is_server_telling() {
-            account.watch.begin(Duration::ZERO);
-            account.watch.set(WatchState::ServerTells);
-        }
+        account.watch.server_tells();
     }
 
     /// Ends the account's watch: there are no credentials for it.

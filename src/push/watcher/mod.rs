@@ -51,8 +51,12 @@ impl Watchers {
     /// Starts watches as `events` say, until `stop` is cancelled. They end with their accounts.
     pub async fn run(self, mut events: AccountEvents, stop: CancellationToken) {
         let mut routes = self.context.upstreams.changes();
-        // They may have changed since the last run.
-        self.routes_changed();
+        for account in self.context.registry.accounts() {
+            // The routes may have changed since the last run.
+            if !account.is_watched() || !self.context.has_watch(&account) {
+                self.start(&account);
+            }
+        }
         loop {
             tokio::select! {
                 event = events.recv() => self.handle(event),
@@ -85,6 +89,11 @@ impl Watchers {
 
     /// Starts the watch of an account, in place of the one that runs.
     fn start(&self, account: &Arc<Account>) {
+        // Without a task: there may be very many of these accounts.
+        if !account.is_watched() && !self.context.has_watch(account) {
+            account.watch.stop();
+            return self.context.server_tells(account);
+        }
         account.watch.run(|| {
             let watching = account::watch(Arc::clone(&self.context), Arc::clone(account));
             (!account.is_erased()).then(|| tokio::spawn(watching).abort_handle())
