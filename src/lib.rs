@@ -50,6 +50,7 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod trace;
+mod unix_socket;
 pub mod upstream;
 
 pub use run::{BoundListener, RunError, Server, bind};

@@ -6,10 +6,8 @@ pub mod commands;
 mod connection;
 pub mod transactions;
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +20,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::accept::AcceptFailures;
-use crate::file_access;
 use crate::push::server_news::NewsReceiver;
 use crate::telemetry::Telemetry;
+use crate::{file_access, unix_socket};
 use commands::LineProblem;
 use connection::{DictProblem, NewsTaker};
 
@@ -75,26 +73,7 @@ async fn open(path: &Path) -> UnixListener {
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    remove_left_behind(path)?;
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, Permissions::from_mode(MODE))?;
-    Ok(listener)
-}
-
-/// Removes the socket of a process that was killed; nothing else that may be there.
-fn remove_left_behind(path: &Path) -> io::Result<()> {
-    let kind = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata.file_type(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if !kind.is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "another file has this name"));
-    }
-    match BlockingStream::connect(path) {
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another program listens there")),
-        Err(_) => fs::remove_file(path),
-    }
+    unix_socket::listen(path, MODE).and_then(UnixListener::from_std)
 }
 
 async fn serve(
@@ -131,26 +110,5 @@ fn log_end(result: Result<(), DictProblem>) {
             warn!("no news of this Dovecot: {problem}");
         }
         Err(problem) => debug!("connection of Dovecot's for news ended: {problem}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn socket_left_behind_is_replaced_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("dict.sock");
-        drop(listen(&path).unwrap());
-        assert!(path.exists());
-        let listener = listen(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
-        assert_eq!(listen(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop(listener);
-        let file = folder.path().join("config.yaml");
-        fs::write(&file, "news: {}").unwrap();
-        assert_eq!(listen(&file).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(fs::read_to_string(&file).unwrap(), "news: {}");
     }
 }

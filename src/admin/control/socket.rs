@@ -1,9 +1,6 @@
 //! The side of the server: open sockets, and a task for each request.
 
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +18,7 @@ use super::super::question::ControlQuestion;
 use super::super::reply::reply_no;
 use super::request::Request;
 use crate::accept::AcceptFailures;
-use crate::file_access;
+use crate::{file_access, unix_socket};
 
 /// Users who may connect, and their questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +90,8 @@ impl ControlSocket {
     }
 
     fn open_for(access: Access, path: PathBuf) -> Result<Self, String> {
-        match listen(&path, access.mode()) {
+        let listening = unix_socket::listen(&path, access.mode()).and_then(UnixListener::from_std);
+        match listening {
             Ok(listener) => Ok(Self { path, listener, access }),
             Err(error) => {
                 Err(format!("{}: {}", path.display(), file_access::explain(&path, &error)))
@@ -130,20 +128,6 @@ impl ControlSocket {
     }
 }
 
-fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    // Left behind by a process that was killed. Only a socket, and only one at which nothing answers: a path in the configuration
-    // may be another program's.
-    if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
-        if BlockingStream::connect(path).is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, Permissions::from_mode(mode))?;
-    Ok(listener)
-}
-
 async fn answer(stream: UnixStream, access: Access, answers: &ControlServer) -> io::Result<()> {
     let peer = Peer::of(&stream);
     let mut stream = BufReader::new(stream);
@@ -173,6 +157,8 @@ impl Access {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream as BlockingStream;
     use std::path::Path;
 
     use super::super::super::question::AskedNews;

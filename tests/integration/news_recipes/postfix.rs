@@ -61,6 +61,7 @@ maillog_file = /dev/stdout
 queue_run_delay = 1s
 minimal_backoff_time = 1s
 maximal_backoff_time = 1s
+transport_retry_time = 1s
 ";
 
 const MASTER: &str = "
@@ -150,6 +151,14 @@ impl Postfix {
 
     async fn expect_logged(&self, words: &str) {
         assert!(poll(PATIENCE, || self.log().contains(words)).await, "{words}: {}", self.log());
+    }
+}
+
+impl Drop for Postfix {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- Postfix's log\n{}---", self.log());
+        }
     }
 }
 
