@@ -88,8 +88,9 @@ impl relay::SessionServices for AccountHandle {
         self.registry.telemetry().record(&TelemetryEvent::BackgroundFetch { session, account });
     }
 
-    fn opened(&self, opened: OpenedMailbox) {
+    fn opened(&self, opened: &OpenedMailbox) {
         let Some(news) = self.news.clone() else { return };
+        let opened = opened.clone();
         let (account, device) = (self.account.clone(), self.device.get().cloned());
         tokio::spawn(async move { news.opened(&account, device.as_ref(), opened).await });
     }

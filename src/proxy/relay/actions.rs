@@ -94,7 +94,7 @@ impl<A: SessionServices> Actions<Session> for RelayActions<'_, '_, A> {
             SessionAction::Fetches => self.account.fetches(),
             SessionAction::Learned(lesson) => self.account.learns(lesson.clone()),
             SessionAction::BackgroundFetch => self.account.background_fetch(),
-            SessionAction::Opened(opened) => self.account.opened(opened.clone()),
+            SessionAction::Opened(opened) => self.account.opened(opened),
             SessionAction::Observed(event) => self.account.on_observed(event),
             SessionAction::Trace(event) => event.show(self.trace),
             // Only an answer to what this driver does not give.

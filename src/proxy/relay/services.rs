@@ -34,7 +34,7 @@ pub trait SessionServices: Send {
     /// Does what a session asked for.
     fn perform(&self, request: Request) -> Performed;
     /// A client of it has opened this mailbox. Only where no watch looks for new mail.
-    fn opened(&self, _opened: OpenedMailbox) {}
+    fn opened(&self, _opened: &OpenedMailbox) {}
     /// Handles an event of new mail in the session. Only where sessions are kept.
     fn on_observed(&self, _event: ObservedEvent<'_>) {}
     /// Returns true if FETCH responses are worth a copy for the observer of new mail.

@@ -273,10 +273,7 @@ impl Session {
                 }
             }
             Held::Referral => self.hand_on(held, out),
-            Held::MailboxCode => {
-                self.selection.read_code(held);
-                self.hand_on_unchanged(held, out);
-            }
+            Held::MailboxCode => self.release_mailbox_code(held, out),
             Held::Ok => self.release_ok(held, out),
             Held::Metadata => match self.fill_in(held) {
                 Some(changed) => self.hand_on_changed(held, &changed, out),
@@ -324,12 +321,7 @@ impl Session {
                     observer.ended(tag, condition);
                 }
                 if opening == Some(true) {
-                    if let Some(opened) = self.selection.opened() {
-                        out.push(SessionAction::Opened(&opened));
-                    }
-                    if self.visit.opened() {
-                        out.push(SessionAction::BackgroundFetch);
-                    }
+                    self.mailbox_opened(out);
                 }
                 match (is_pending, code) {
                     (true, _) => ResponsePath::Hold(STATUS, Held::End),
@@ -361,6 +353,24 @@ impl Session {
             // Values of a mailbox's entries may be tokens, and who asked for them is not known here.
             ResponseHead::Metadata => ResponsePath::Pass(SECRET_DATA),
             ResponseHead::Data => ResponsePath::Pass(DATA),
+        }
+    }
+
+    /// An untagged OK in the answer to a client that opens a mailbox.
+    #[cold]
+    fn release_mailbox_code(&mut self, held: &[u8], out: &mut impl Actions<Session>) {
+        self.selection.read_code(held);
+        self.hand_on_unchanged(held, out);
+    }
+
+    /// The client has opened a mailbox: once in a session, mostly.
+    #[cold]
+    fn mailbox_opened(&mut self, out: &mut impl Actions<Session>) {
+        if let Some(opened) = self.selection.opened() {
+            out.push(SessionAction::Opened(&opened));
+        }
+        if self.visit.opened() {
+            out.push(SessionAction::BackgroundFetch);
         }
     }
 

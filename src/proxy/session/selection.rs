@@ -17,8 +17,8 @@ pub(super) struct Selection {
     opening: Option<(Vec<u8>, Option<String>)>,
     open: Option<String>,
     /// UIDVALIDITY and UIDNEXT of the mailbox that is being opened or open; zero where the server did not name them. `None` if nobody
-    /// wants to know.
-    position: Option<Position>,
+    /// wants to know. Boxed: most sessions have none.
+    position: Option<Box<Position>>,
 }
 
 /// Nothing is known yet.
@@ -32,7 +32,7 @@ impl Selection {
 
     /// Reads the positions of mailboxes that are opened.
     pub(super) fn read_positions(&mut self) {
-        self.position = Some(UNKNOWN);
+        self.position = Some(Box::new(UNKNOWN));
     }
 
     /// Reports if an untagged OK may have the position of the mailbox that is being opened.
@@ -54,7 +54,7 @@ impl Selection {
     /// The mailbox that was just opened, if the server has named its position.
     pub(super) fn opened(&self) -> Option<OpenedMailbox> {
         let is_known = |position: &Position| position.uid_validity > 0 && position.uid_next > 0;
-        let position = self.position.filter(is_known)?;
+        let position = self.position.as_deref().copied().filter(is_known)?;
         Some(OpenedMailbox { mailbox: self.mailbox()?.into(), position })
     }
 
@@ -96,7 +96,9 @@ impl Selection {
             // Of a longer one only the beginning may be here, depending on the chunks it came in.
             let mailbox = if line.len() <= MAX_LINE { command::mailbox(&line) } else { None };
             self.opening = Some((tag.to_vec(), mailbox));
-            self.position = self.position.map(|_| UNKNOWN);
+            if let Some(position) = &mut self.position {
+                **position = UNKNOWN;
+            }
         }
     }
 
