@@ -40,7 +40,9 @@ impl Registry {
     ) -> Result<(), StoreError> {
         let now = self.now();
         let (known, given) = (self.get(account), credentials.into());
-        let lasting = given.filter(|_| !self.0.keeps_sessions).map(|given| {
+        // A session of before the account lost its watch may still have some.
+        let has_watch = known.as_ref().is_none_or(|known| known.is_watched());
+        let lasting = given.filter(|_| has_watch && !self.0.keeps_sessions).map(|given| {
             let new = given.to_keep();
             match &known {
                 Some(known) => known.lasting(new),
@@ -72,7 +74,9 @@ impl Registry {
         if self.0.keeps_sessions {
             return Ok(());
         }
-        let Some(known) = self.get(account) else { return Ok(()) };
+        let Some(known) = self.get(account).filter(|known| known.is_watched()) else {
+            return Ok(());
+        };
         let credentials = known.lasting(credentials.to_keep());
         if known.is_current(Some(&credentials)) {
             return Ok(());

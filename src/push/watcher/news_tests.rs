@@ -1,6 +1,7 @@
 //! Watches of accounts of which the mail server tells, and of those of which it does not any more.
 
 use super::testing::*;
+use crate::credentials::Credentials;
 use crate::push::server_news::{NewsError, NewsOutcome};
 use crate::push::watch_status::WatchState;
 use crate::store::StoreSettings;
@@ -82,6 +83,11 @@ async fn source_of_news_changes_with_the_configuration() {
     watching.reload("server");
     until("the mail server tells", || state(&watching) == Some(WatchState::ServerTells)).await;
     assert!(watching.known().credentials().is_none());
+    // A client that logged in before hands its token over again, and another login was on its way.
+    watching.register().await;
+    let credentials = Credentials::new("alice@lab.test", "sesame");
+    watching.registry.login_succeeded(&watching.account, &credentials).await.unwrap();
+    assert!(watching.known().credentials().is_none(), "the password is stored again");
     until("the session ends", || server.count("IDLE") == 1).await;
     assert_eq!(watching.tell(5).await.unwrap(), NewsOutcome::Announced);
     assert_eq!(watching.posted(), [token()]);
