@@ -36,6 +36,7 @@ pub mod http;
 pub mod logging;
 pub mod machine;
 pub mod mailbox_name;
+pub mod ownership;
 pub mod parser;
 pub mod pem_file;
 pub mod policy;
