@@ -25,6 +25,7 @@ mod bounded;
 mod causes;
 pub mod client_setup;
 mod clock;
+pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod credentials;

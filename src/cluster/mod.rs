@@ -1,0 +1,44 @@
+//! Several nodes that share one state: which slots of accounts each of them owns.
+//!
+//! Accounts are dealt into slots ([`crate::ownership`]). A node holds a lease, which the database's clock grants and which it
+//! renews. While the lease holds, the node owns the slots that the database names as its own, and works for their accounts. A
+//! node without companions (SQLite) has none of this.
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::future::Future;
+
+use crate::ownership::Slot;
+use crate::store::StoreError;
+
+/// What a node does with slots. Called by the driver of the lease, one call at a time, except that [`prepare`] runs beside the
+/// others: its slots may be taken or dropped while it runs.
+///
+/// [`prepare`]: SlotKeeper::prepare
+pub trait SlotKeeper: Send + Sync + 'static {
+    /// Loads the accounts of the slots and starts their watches, as standby. Returns when each watch waits in IDLE, or cannot
+    /// (login refused, server down), or after 30 s.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the accounts cannot be loaded; nothing is prepared then.
+    fn prepare(&self, slots: Vec<Slot>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The slots are owned: the [`Ownership`](crate::ownership::Ownership) was granted just before. Loads what was not
+    /// prepared, takes up pending pushes and waiting news. Owned slots may be taken again in another epoch.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the accounts cannot be loaded; the driver calls again.
+    fn take(&self, slots: Vec<Slot>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The slots belong to others, or to nobody; the ownership was revoked just before. POSTs of their tokens leave the
+    /// schedule, accounts leave (visitors stay). Also called for slots that were prepared and are not taken.
+    fn drop(&self, slots: Vec<Slot>);
+
+    /// The lease has lapsed; the ownership was revoked just before. No POSTs; watches stay as standby until the slots are taken
+    /// or dropped.
+    fn lapse(&self, slots: Vec<Slot>);
+
+    /// Number of living nodes, this one included: shares of limits.
+    fn share(&self, nodes: usize);
+}

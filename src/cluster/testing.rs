@@ -1,0 +1,78 @@
+//! A keeper for tests: it keeps nothing, and remembers what it was called for.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::SlotKeeper;
+use crate::ownership::Slot;
+use crate::store::StoreError;
+
+/// A call of a keeper's method.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum KeeperCall {
+    Prepare(Vec<Slot>),
+    Take(Vec<Slot>),
+    Drop(Vec<Slot>),
+    Lapse(Vec<Slot>),
+    Share(usize),
+}
+
+/// Remembers its calls, and is ready at once.
+#[derive(Debug, Default)]
+pub(crate) struct RecordingKeeper {
+    calls: Mutex<Vec<KeeperCall>>,
+}
+
+impl RecordingKeeper {
+    /// The calls since the last time.
+    pub(crate) fn calls(&self) -> Vec<KeeperCall> {
+        std::mem::take(&mut self.calls.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn record(&self, call: KeeperCall) {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+    }
+}
+
+impl SlotKeeper for RecordingKeeper {
+    async fn prepare(&self, slots: Vec<Slot>) -> Result<(), StoreError> {
+        self.record(KeeperCall::Prepare(slots));
+        Ok(())
+    }
+
+    async fn take(&self, slots: Vec<Slot>) -> Result<(), StoreError> {
+        self.record(KeeperCall::Take(slots));
+        Ok(())
+    }
+
+    fn drop(&self, slots: Vec<Slot>) {
+        self.record(KeeperCall::Drop(slots));
+    }
+
+    fn lapse(&self, slots: Vec<Slot>) {
+        self.record(KeeperCall::Lapse(slots));
+    }
+
+    fn share(&self, nodes: usize) {
+        self.record(KeeperCall::Share(nodes));
+    }
+}
+
+#[tokio::test]
+async fn keeper_remembers_its_calls() {
+    let keeper = RecordingKeeper::default();
+    let slots: Vec<Slot> = Slot::all().take(2).collect();
+    keeper.prepare(slots.clone()).await.unwrap();
+    keeper.take(slots.clone()).await.unwrap();
+    keeper.lapse(slots.clone());
+    keeper.drop(slots.clone());
+    keeper.share(3);
+    let expected = [
+        KeeperCall::Prepare(slots.clone()),
+        KeeperCall::Take(slots.clone()),
+        KeeperCall::Lapse(slots.clone()),
+        KeeperCall::Drop(slots),
+        KeeperCall::Share(3),
+    ];
+    assert_eq!(keeper.calls(), expected);
+    assert_eq!(keeper.calls(), []);
+}
