@@ -31,6 +31,7 @@ pub mod config;
 pub mod credentials;
 pub mod crypto;
 pub mod dict;
+pub mod dns;
 mod encoding;
 mod file_access;
 pub mod http;

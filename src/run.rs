@@ -20,6 +20,7 @@ use crate::admission::login_limiter::LoginGate;
 use crate::admission::remember::{from_state, keep_known_logins};
 use crate::config::{self, Config, DOMAIN_PLACEHOLDER, ListenerTls, PushDelivery};
 use crate::dict;
+use crate::dns::HttpDns;
 use crate::http::admin::password::{Password, PasswordError};
 use crate::http::admin::{self, site};
 use crate::http::challenge::ChallengePort;
@@ -47,7 +48,6 @@ use crate::tls::client::{TrustError, https_roots};
 use crate::tls::server::{ServerTls, ServerTlsError};
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
-use crate::upstream::dns::HttpDns;
 
 /// Time limit for sessions to end after the start of a shutdown.
 const GRACE: Duration = Duration::from_secs(5);

@@ -19,8 +19,8 @@ use crate::admin::control;
 use crate::admin::layout::Layout;
 use crate::admin::report::{StatusReport, WatchKind};
 use crate::config::{Config, LiveConfig};
+use crate::dns::DnsResolver;
 use crate::upstream::Upstreams;
-use crate::upstream::dns::DnsResolver;
 
 /// Arguments of `deltapush doctor`.
 #[derive(Debug, Clone, Args)]

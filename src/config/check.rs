@@ -12,6 +12,7 @@ pub(super) fn problems(config: &Config) -> Vec<ConfigProblem> {
         .chain(super::check_routes::problems(config))
         .chain(super::admin::problems(config))
         .chain(super::news::problems(config))
+        .chain(super::postgres::problems(config))
         .chain(empty_lists(config))
         .collect();
     problems.sort_by_key(|problem| problem.place);

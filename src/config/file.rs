@@ -9,7 +9,7 @@ use super::push::Push;
 use super::startup::{PushDelivery, StartupConfig};
 use super::{
     AccountSettingsByName, Acme, Admin, Allow, Certificate, Config, DnsSettings, Hostname,
-    KeepSettings, Listener, Located, LoginSettings, Metadata, NewsSettings, PacingLimits,
+    KeepSettings, Listener, Located, LoginSettings, Metadata, NewsSettings, Node, PacingLimits,
     RelaySettings, Route, ServerSettings, SessionLimits, Storage, TraceSettings,
 };
 
@@ -30,6 +30,7 @@ pub(super) struct ConfigFile {
     accounts: AccountSettingsByName,
     metadata: Metadata,
     storage: Storage,
+    node: Node,
     news: NewsSettings,
     keep: KeepSettings,
     login: LoginSettings,
@@ -55,6 +56,7 @@ impl Default for ConfigFile {
             accounts: AccountSettingsByName::new(),
             metadata: Metadata::default(),
             storage: Storage::default(),
+            node: Node::default(),
             news: NewsSettings::default(),
             keep: KeepSettings::default(),
             login: LoginSettings::default(),
@@ -107,6 +109,7 @@ impl From<ConfigFile> for Config {
             accounts,
             metadata,
             storage,
+            node,
             news,
             keep,
             login,
@@ -119,6 +122,7 @@ impl From<ConfigFile> for Config {
             startup: StartupConfig {
                 sockets: listeners.iter().map(Listener::socket).collect(),
                 storage,
+                node,
                 news,
                 keep,
                 admin,

@@ -172,6 +172,45 @@ fn every_mistake_has_its_place_and_its_cure() {
             "relay:\n  jmapaccess: yes\n",
             "config.yaml:2:15: `jmapaccess`: unknown variant `yes`, expected one of strip, pass",
         ),
+        // The database.
+        ("storage:\n  postgres:\n    ca: system\n", "config.yaml:3:5: `url` is missing here"),
+        (
+            "storage:\n  postgres:\n    url: mysql://db/a\n",
+            "config.yaml:3:10: `url`: write a URL as `postgresql://deltapush@db.example.org/deltapush`",
+        ),
+        (
+            "storage:\n  postgres:\n    url: postgresql://a:sesame@db.example.org/a\n",
+            "config.yaml:3:10: `url`: a password must not stand in the URL",
+        ),
+        (
+            "storage:\n  postgres:\n    url: postgresql://localhost,db.example.org/a?sslmode=disable\n",
+            "config.yaml:3:10: `url`: with `sslmode=disable` passwords and tokens would cross the network in clear to db.example.org",
+        ),
+        (
+            "storage:\n  postgres:\n    url: postgresql://db.example.org/a?sslmode=prefer\n",
+            "config.yaml:3:10: `url`: sslmode=prefer is not supported: deltapush verifies certificate and name",
+        ),
+        (
+            "storage:\n  postgres:\n    url: postgresql://db.example.org/a?target_session_attrs=read-only\n",
+            "config.yaml:3:10: `url`: `target_session_attrs=read-only` leads to servers that take no writes",
+        ),
+        (
+            "storage:\n  postgres:\n    url: postgresql://db.example.org/a?pool=9\n",
+            "config.yaml:3:10: `url`: not a URL of a database: unknown option `pool`",
+        ),
+        (
+            "storage:\n  postgres:\n    url: postgresql:///deltapush\n",
+            "config.yaml:3:10: `url`: names no host",
+        ),
+        (
+            "storage:\n  credentials: memory\n  postgres:\n    url: postgresql://db.example.org/a\n",
+            "config.yaml:4:10: `credentials: memory` and `postgres` do not go together",
+        ),
+        (
+            "storage:\n  credentials: none\n  postgres:\n    url: postgresql://db.example.org/a\n",
+            "config.yaml:4:10: `credentials: none` and `postgres` do not go together",
+        ),
+        ("node:\n  name: push 1\n", "config.yaml:2:9: `name`: \"push 1\" is not a node's name"),
         // Routes.
         (
             "routes:\n  - domain: *\n    upstream: imaps://a.example\n",

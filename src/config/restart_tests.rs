@@ -26,8 +26,9 @@ const VALUES: [&str; 17] = [
 ];
 
 /// Values of keys that take only few.
-const OWN_VALUES: [(&str, &str); 4] = [
+const OWN_VALUES: [(&str, &str); 5] = [
     ("relay.jmapaccess", "pass"),
+    ("storage.postgres.url", "postgresql://db.example.org/deltapush"),
     ("push.messages", "chat"),
     ("allow.networks", "[192.0.2.1]"),
     ("trace.directory", "elsewhere"),
@@ -42,8 +43,10 @@ fn rows() -> impl Iterator<Item = (&'static str, bool)> {
     REFERENCE.lines().filter_map(|row| {
         let (key, rest) = row.strip_prefix("| `")?.split_once("` |")?;
         let is_alone = !key.contains("[]") && !key.contains("NAME") && key != "metadata";
-        // A certificate needs several keys at once, and files of the trace their folder.
-        let needs_others = key.starts_with("certificate.") || key.starts_with("trace.");
+        // A certificate needs several keys at once, files of the trace their folder, and a database its URL.
+        let needs_others =
+            ["certificate.", "trace.", "storage.postgres.ca", "storage.postgres.pass"];
+        let needs_others = needs_others.iter().any(|others| key.starts_with(others));
         (is_alone && !needs_others).then_some((key, rest.ends_with(" (restart) |")))
     })
 }

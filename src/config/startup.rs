@@ -7,8 +7,8 @@ use reqwest::Url;
 
 use super::listeners::ListenerSocket;
 use super::{
-    Admin, Config, Contact, KeepSettings, LogFormat, NewsSettings, PacingLimits, ServerSettings,
-    Storage, Trust,
+    Admin, Config, Contact, KeepSettings, LogFormat, NewsSettings, Node, PacingLimits,
+    ServerSettings, Storage, Trust,
 };
 
 /// Values that a running server cannot change.
@@ -18,6 +18,8 @@ pub struct StartupConfig {
     pub sockets: Vec<ListenerSocket>,
     /// The persistent state.
     pub storage: Storage,
+    /// This machine among those that share the state.
+    pub node: Node,
     /// Ways of the mail server's news.
     pub news: NewsSettings,
     /// Kept sessions, where no password is stored.
@@ -67,6 +69,7 @@ impl StartupConfig {
         let Self {
             sockets,
             storage,
+            node,
             news,
             keep,
             admin,
@@ -79,6 +82,7 @@ impl StartupConfig {
         [
             ("address or tls of listeners", !are_same(sockets, &new.sockets)),
             ("storage", *storage != new.storage),
+            ("node", *node != new.node),
             ("news", *news != new.news),
             ("keep", *keep != new.keep),
             ("admin", *admin != new.admin),
@@ -101,6 +105,10 @@ impl StartupConfig {
         let resolve = |path: &mut PathBuf| *path = base_dir.join(&path);
         resolve(&mut self.storage.directory);
         self.storage.key_file.as_mut().map(resolve);
+        if let Some(postgres) = &mut self.storage.postgres {
+            postgres.ca.resolve(base_dir);
+            postgres.password_file.as_mut().map(resolve);
+        }
         self.news.socket.as_mut().map(resolve);
         self.admin.password_file.as_mut().map(resolve);
         self.news.dict.as_mut().map(resolve);

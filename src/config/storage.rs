@@ -1,8 +1,10 @@
-//! The persistent state: folder, stored credentials, key.
+//! The persistent state: folder, database, stored credentials, key.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
+
+use super::Postgres;
 
 /// Storage of accounts, tokens, mailbox positions and sealed passwords.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -10,6 +12,8 @@ use serde::Deserialize;
 pub struct Storage {
     /// Made with mode 0700 at the first start.
     pub directory: PathBuf,
+    /// The database that several nodes share. Default: none, the state is in the directory.
+    pub postgres: Option<Postgres>,
     /// Storage of passwords.
     pub credentials: Keep,
     /// The path of the key that seals passwords, if not in the directory. See [`Storage::key_path`].
@@ -30,7 +34,12 @@ pub enum Keep {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { directory: "state".into(), credentials: Keep::Sealed, key_file: None }
+        Self {
+            directory: "state".into(),
+            postgres: None,
+            credentials: Keep::Sealed,
+            key_file: None,
+        }
     }
 }
 

@@ -35,6 +35,11 @@ pub enum OpenError {
         /// The folder.
         path: PathBuf,
     },
+    /// The configuration names a database.
+    #[error(
+        "storage.postgres: this deltapush has its state in storage.directory only; remove `postgres`"
+    )]
+    Postgres,
     /// Written by a version that knows more than this one.
     #[error(
         "the state has schema version {found} and this deltapush knows {known} at most: run the version that wrote it, or a newer one"

@@ -19,6 +19,9 @@ mod lessons;
 mod load;
 mod mailboxes;
 mod operations;
+mod pgpass;
+mod postgres_connector;
+mod postgres_settings;
 mod quarantine;
 mod records;
 mod rotate;
@@ -39,6 +42,8 @@ pub(crate) use directory::put_new;
 pub use error::{OpenError, StoreError};
 pub use habit::{FetchHabit, FetchLesson, Fetches};
 pub use mailboxes::Noticed;
+pub use postgres_connector::{ConnectError, Connected, PostgresConnector, Reason, ServerError};
+pub use postgres_settings::{PasswordError, PasswordSource, PostgresSettings};
 pub use records::{
     AccountRecord, AccountStatus, Announce, Change, DualTime, Erased, Generation, Idled,
     KnownLogin, Loaded, MAX_ERASED, MAX_IDLED, MAX_TOKENS, Position, QuarantineRecord, StoredToken,
@@ -86,6 +91,9 @@ impl Store {
         settings: &StoreSettings,
         changed: impl Fn(Change) + Send + 'static,
     ) -> Result<(Self, Loaded), OpenError> {
+        if settings.postgres.is_some() {
+            return Err(OpenError::Postgres);
+        }
         let lock = directory::claim(&settings.directory)?;
         let mut connection = schema::connect(&settings.directory)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -174,6 +174,7 @@ async fn key_from_the_environment_is_replaced_by_the_operator() {
         let source =
             KeySource::Environment(Secret::new(format!("{}=", letter.repeat(43)).into_bytes()));
         move |directory: PathBuf| StoreSettings {
+            postgres: None,
             directory,
             credentials: CredentialStorage::Sealed(source),
         }

@@ -1,10 +1,11 @@
-//! Settings of the state: its directory, and the storage of credentials.
+//! Settings of the state: its directory or database, and the storage of credentials.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use super::postgres_settings::PostgresSettings;
 use crate::config::{Keep, Storage};
 use crate::secret::Secret;
 
@@ -18,6 +19,8 @@ const VARIABLE: &str = "DELTAPUSH_SEAL_KEY";
 pub struct StoreSettings {
     /// The folder of the state file, made with mode 0700 if it is not there.
     pub directory: PathBuf,
+    /// The database that has the state in place of the file, for several nodes.
+    pub postgres: Option<PostgresSettings>,
     /// Storage of credentials.
     pub credentials: CredentialStorage,
 }
@@ -57,7 +60,8 @@ impl StoreSettings {
             Keep::Memory => CredentialStorage::Memory,
             Keep::None => CredentialStorage::None,
         };
-        Self { directory: storage.directory.clone(), credentials }
+        let postgres = storage.postgres.as_ref().map(PostgresSettings::new);
+        Self { directory: storage.directory.clone(), postgres, credentials }
     }
 
     /// A state with its key in the same folder.
@@ -65,19 +69,21 @@ impl StoreSettings {
     pub fn sealed(directory: impl Into<PathBuf>) -> Self {
         let directory = directory.into();
         let key = KeySource::File(directory.join("seal.key"));
-        Self { directory, credentials: CredentialStorage::Sealed(key) }
+        Self { directory, postgres: None, credentials: CredentialStorage::Sealed(key) }
     }
 
     /// A state without credentials.
     #[must_use]
     pub fn memory(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), credentials: CredentialStorage::Memory }
+        let credentials = CredentialStorage::Memory;
+        Self { directory: directory.into(), postgres: None, credentials }
     }
 
     /// A state without credentials, of accounts whose clients' sessions are kept.
     #[must_use]
     pub fn none(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), credentials: CredentialStorage::None }
+        let credentials = CredentialStorage::None;
+        Self { directory: directory.into(), postgres: None, credentials }
     }
 
     /// Reports if clients' sessions are kept, and no credentials.

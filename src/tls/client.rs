@@ -77,7 +77,7 @@ impl ClientConfigs {
 }
 
 /// No ALPN: nothing speaks another protocol on these ports, and some old servers hang up on it.
-fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, TrustError> {
+pub(super) fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, TrustError> {
     let mut config = ClientConfig::builder_with_provider(crypto::provider())
         .with_safe_default_protocol_versions()
         .map_err(TrustError::Setup)?

@@ -7,8 +7,8 @@ use tokio_rustls::rustls::{self, CertificateError};
 
 use super::connect_error::ConnectError;
 use super::discovery::DiscoveryError;
-use super::dns::DnsError;
 use super::login_machine::LoginError;
+use crate::dns::DnsError;
 
 /// The cause of a failure that concerns every login at a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

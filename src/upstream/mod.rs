@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::LiveConfig;
+use crate::dns::DnsResolver;
 use crate::tls::client::{ClientConfigs, TrustError};
 
-pub mod address;
 pub mod capabilities;
 pub mod connect;
 mod connect_error;
 pub mod discovery;
-pub mod dns;
 pub mod failure_cause;
 mod happy_eyeballs;
 pub mod id;
@@ -40,7 +39,7 @@ pub struct Upstreams {
     /// Time limit of a connection with its login.
     pub time: Duration,
     /// Finding their addresses.
-    pub dns: Arc<dns::DnsResolver>,
+    pub dns: Arc<DnsResolver>,
     /// Finding the servers of domains.
     pub discovery: Arc<discovery::Discovery>,
     /// Addresses that are tried last.
@@ -61,7 +60,7 @@ impl Upstreams {
             routes: route::Routes::new(&config.routes),
             tls: ClientConfigs::new(&config.routes)?,
             time: config.limits.upstream_time,
-            dns: Arc::new(dns::DnsResolver::new(config.dns.server)),
+            dns: Arc::new(DnsResolver::new(config.dns.server)),
             discovery: Arc::default(),
             late: Arc::default(),
             methods: Arc::default(),

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::connect_error::ConnectError;
-use super::dns::Reach;
 use super::failure_cause::FailureCause;
 use super::login_machine::LoginError;
 use super::route::Target;
+use crate::dns::Reach;
 
 /// Time between two log lines about the same server and cause.
 const LOG_INTERVAL: Duration = Duration::from_secs(3600);

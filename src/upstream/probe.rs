@@ -12,16 +12,16 @@ use tokio::time::timeout;
 use super::Upstreams;
 use super::capabilities::Capabilities;
 use super::connect::ConnectError;
-use super::dns::Reach;
 use super::happy_eyeballs;
 use super::login_machine::LoginError;
 use super::route::{Endpoint, Target};
 use crate::config::{Security, Submission, Trust};
+use crate::dns::Reach;
 use crate::parser::response::{self, Condition};
 use crate::tls::stream::TlsStream;
 
 /// Time limit of the whole probe: longer than DNS may take, so that a silent DNS server is not mistaken for a silent mail server.
-const TIME: Duration = super::dns::LOOKUP.saturating_add(Duration::from_secs(2));
+const TIME: Duration = crate::dns::LOOKUP.saturating_add(Duration::from_secs(2));
 /// The longest line of a server, and how many are read before the one that is waited for.
 const MAX_LINE: usize = 16 * 1024;
 const MAX_LINES: usize = 100;

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::pki_types::{InvalidDnsNameError, ServerName};
 
-use super::dns::Reach;
 use crate::config::{
     self, AutoconfigUrl, DOMAIN_PLACEHOLDER, HostPattern, Listener, LoginTemplate, NewsSource,
     ProxyProtocol, Security, Trust, is_dns_name,
 };
+use crate::dns::Reach;
 
 /// The replacement of the port in the name of a discovered server.
 const DISCOVERED: &str = ":discovered";

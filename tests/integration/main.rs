@@ -25,6 +25,8 @@ mod core_modes;
 #[cfg(test)]
 mod cores;
 #[cfg(test)]
+mod database;
+#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod dovecot;

@@ -9,7 +9,7 @@ use super::{CommandError, Fault};
 use crate::admin::control;
 use crate::admin::format::counted;
 use crate::config::{Config, NewsSettings};
-use crate::store::{CredentialStorage, StoreSettings};
+use crate::store::{CredentialStorage, PostgresSettings, StoreSettings};
 use crate::tls::certs::identity::{CertificateOrigin, CertificateSummary};
 
 /// Writes what would run with `config`: `certificate` is shown to clients, `more` by the names in them. Returns the obstacles to a
@@ -110,14 +110,21 @@ fn describe(
         None => writeln!(out, "admin        off")?,
     }
     describe_news(out, &config.startup.news)?;
-    writeln!(out, "state        {}", config.startup.storage.directory.display())?;
+    let state = StoreSettings::new(&config.startup.storage);
+    match &state.postgres {
+        Some(PostgresSettings { url, password, .. }) => {
+            writeln!(out, "state        {url}, {password}")?;
+            writeln!(out, "node         {}", config.startup.node.name())?;
+        }
+        None => writeln!(out, "state        {}", state.directory.display())?,
+    }
     if config.live.trace.print {
         writeln!(out, "trace        printed")?;
     }
     if let Some(files) = &config.live.trace.files {
         writeln!(out, "trace        written to {}", files.directory.display())?;
     }
-    match StoreSettings::new(&config.startup.storage).credentials {
+    match state.credentials {
         CredentialStorage::Sealed(key) => {
             writeln!(out, "passwords    sealed with the key in {key}")
         }
@@ -202,5 +209,29 @@ mod tests {
         ] {
             assert!(out.contains(line), "{out}");
         }
+    }
+
+    #[test]
+    fn check_names_the_database_and_its_password() {
+        let yaml = "node: {name: push-1}
+storage:
+  postgres:
+    url: postgresql://push@db1.example.org,127.0.0.1/state
+    password_file: /etc/deltapush/password
+";
+        let config = Config::parse(yaml, std::path::Path::new(""), "here").unwrap();
+        let certificate = CertificateSummary {
+            origin: CertificateOrigin::Made,
+            path: "cert.pem".into(),
+            not_before: None,
+            not_after: None,
+            names_host: true,
+        };
+        let mut out = Vec::new();
+        describe(&mut out, &config, &certificate, &[]).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let expected = "state        database state at db1.example.org:5432 (TLS), 127.0.0.1:5432 (no TLS) as push, \
+                        password in /etc/deltapush/password\nnode         push-1\n";
+        assert!(out.contains(expected), "{out}");
     }
 }

@@ -9,8 +9,8 @@ use super::name::NameFacts;
 use super::outside::{Visit, VisitResult};
 use super::{Finding, listed};
 use crate::config::{Config, ListenerTls};
+use crate::dns::is_public;
 use crate::file_access::listen_remedy;
-use crate::upstream::address::is_public;
 
 const SUBJECT: &str = "listen";
 

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use super::super::Fault;
 use super::{Finding, listed};
 use crate::config::{Hostname, is_loopback};
-use crate::upstream::address::is_public;
-use crate::upstream::dns::{DnsError, DnsResolver, Reach};
+use crate::dns::is_public;
+use crate::dns::{DnsError, DnsResolver, Reach};
 
 const SUBJECT: &str = "hostname";
 

@@ -14,8 +14,8 @@ use crate::admin::format::{moment, rounded};
 use crate::causes::{causes, with_causes};
 use crate::config::PushDelivery;
 use crate::crypto;
+use crate::dns::HttpDns;
 use crate::tls::client;
-use crate::upstream::dns::HttpDns;
 
 const SUBJECT: &str = "push";
 const CLOCK: &str = "clock";

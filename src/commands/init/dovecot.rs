@@ -13,8 +13,8 @@ use super::InitOptions;
 use super::place::{self, Port};
 use super::questions::confirm;
 use super::server::FoundServer;
+use crate::dns::{DnsResolver, Reach};
 use crate::file_access::explain;
-use crate::upstream::dns::{DnsResolver, Reach};
 
 /// Dovecot's configuration, of each syntax.
 const BEFORE_24: &str = include_str!("../../../contrib/dovecot/99-deltapush.conf");

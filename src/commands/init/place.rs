@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use super::super::findings::name::{is_of_this_machine, public_addresses};
 use crate::admin::control;
 use crate::config::{Config, Hostname};
-use crate::upstream::address::is_public;
-use crate::upstream::dns::{DnsResolver, Reach};
+use crate::dns::is_public;
+use crate::dns::{DnsResolver, Reach};
 
 /// Ports for phones, the usual one first; and for a first try on this machine.
 const PUBLIC: [u16; 4] = [993, 1993, 9993, 19_993];

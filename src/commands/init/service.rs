@@ -14,7 +14,7 @@ use super::super::findings::{certificate, outside};
 use super::super::{CommandError, Fault};
 use super::place;
 use crate::config::{Config, LiveConfig};
-use crate::upstream::dns::DnsResolver;
+use crate::dns::DnsResolver;
 
 /// The unit of which each port has an instance.
 const SOCKET_TEMPLATE: &str = "deltapush@.socket";

@@ -7,7 +7,7 @@ use reqwest::{Client, Version, redirect};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::rustls::ClientConfig;
 
-use crate::upstream::dns::HttpDns;
+use crate::dns::HttpDns;
 
 /// Time after an answer in which the connection counts as open. The library keeps an idle connection for 90 s.
 const WARM: Duration = Duration::from_secs(60);

@@ -26,8 +26,8 @@ use self::connection::{HttpConnection, Recipe};
 use super::schedule::{PostAnswer, TransientFailure};
 use crate::causes::with_causes;
 use crate::config::Contact;
+use crate::dns::HttpDns;
 use crate::secret::DeviceToken;
-use crate::upstream::dns::HttpDns;
 
 /// Silence after which an HTTP/1.1 connection that was used before counts as dead; half the POST's limit if that is less.
 const HTTP1_SILENCE: Duration = Duration::from_secs(15);

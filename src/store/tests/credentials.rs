@@ -200,6 +200,7 @@ async fn key_may_come_from_systemd_or_the_environment() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     let with = |source| StoreSettings {
+        postgres: None,
         directory: state.clone(),
         credentials: CredentialStorage::Sealed(source),
     };

@@ -9,7 +9,7 @@ use super::Search;
 use super::autoconfig::{self, DocumentFlaw};
 use super::fetch::{Fetched, fetch};
 use crate::config::AutoconfigUrl;
-use crate::upstream::dns::HttpDns;
+use crate::dns::HttpDns;
 
 /// An autoconfig document that is there and cannot be used, for the person who can correct it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use tokio_rustls::rustls::ClientConfig;
 
 use crate::causes::{causes, with_causes};
 use crate::config::is_dns_name;
-use crate::upstream::dns::{DnsError, HttpDns};
+use crate::dns::{DnsError, HttpDns};
 
 /// The whole fetch, redirections included.
 const FETCH: Duration = Duration::from_secs(8);

@@ -21,9 +21,9 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::dns::{DnsError, DnsResolver, Reach};
 use super::route::{Endpoint, Terms};
 use crate::config::Security;
+use crate::dns::{DnsError, DnsResolver, Reach};
 use crate::tls::client::ClientConfigs;
 use autoconfig::ServerKind;
 pub use document::UnusableDocument;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::DiscoveredServer;
 use crate::config::Security;
-use crate::upstream::dns::Srv;
+use crate::dns::Srv;
 
 /// A domain's records for one service.
 #[derive(Debug, PartialEq, Eq)]

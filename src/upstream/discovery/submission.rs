@@ -11,8 +11,8 @@ use super::autoconfig::{self, DocumentFlaw, ServerKind};
 use super::srv::{self, Service};
 use super::{DiscoveredServer, Search, documents};
 use crate::config::{LoginTemplate, Security, Submission};
+use crate::dns::{DnsError, DnsResolver, Reach};
 use crate::tls::client::ClientConfigs;
-use crate::upstream::dns::{DnsError, DnsResolver, Reach};
 use crate::upstream::route::Terms;
 
 /// The question, and those who are asked.

@@ -54,6 +54,20 @@ impl Authority {
         }
     }
 
+    /// The same certificates in another folder.
+    pub(crate) fn copied_to(&self, dir: &Path) -> Self {
+        let copy = |from: &Path| {
+            let to = dir.join(from.file_name().unwrap());
+            fs::copy(from, &to).unwrap();
+            to
+        };
+        Self {
+            ca: copy(&self.ca),
+            leaf_cert: copy(&self.leaf_cert),
+            leaf_key: copy(&self.leaf_key),
+        }
+    }
+
     /// TLS for a server that shows the leaf certificate.
     pub(crate) fn server_config(&self) -> Arc<ServerConfig> {
         let chain =

@@ -12,7 +12,7 @@ const GUARD: &str = r#"
     cd "$1"
     setsid sh -c "$0" >>log 2>&1 </dev/null & group=$!
     said=$(cat)
-    kill -- "-$group"
+    kill -- "-$group" 2>/dev/null
     for moment in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
         kill -s 0 -- "-$group" 2>/dev/null || break
         sleep 0.1

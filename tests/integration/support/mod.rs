@@ -21,6 +21,7 @@ pub(crate) mod notify;
 pub(crate) mod notify_wire;
 pub(crate) mod pebble;
 pub(crate) mod ports;
+pub(crate) mod postgres;
 pub(crate) mod python;
 pub(crate) mod recipe;
 pub(crate) mod replay;

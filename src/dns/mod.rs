@@ -2,6 +2,8 @@
 //!
 //! All look-ups are asynchronous: a slow DNS server takes no thread, however many logins wait for it.
 
+mod public_address;
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,13 +19,13 @@ use hickory_resolver::{ResolverBuilder, TokioResolver};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use super::address::is_public;
+pub use public_address::is_public;
 
 /// One question to one server, and how often it is asked.
 const QUESTION: Duration = Duration::from_secs(3);
 const ATTEMPTS: usize = 2;
 /// A look-up as a whole.
-pub(super) const LOOKUP: Duration = Duration::from_secs(10);
+pub(crate) const LOOKUP: Duration = Duration::from_secs(10);
 /// Look-ups at once; further ones wait for their turn, no longer than a look-up may take.
 const AT_ONCE: usize = 512;
 /// Answers that are remembered.
