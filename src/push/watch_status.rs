@@ -94,6 +94,8 @@ pub struct WatchEntry {
     pub since: Instant,
     /// It has a session at the server.
     has_session: bool,
+    /// It has found new mail that another node, or none, may write down at the moment.
+    stands_by: bool,
     /// When the server last said something to it.
     pub last_activity: Option<Instant>,
     /// The longest time between two responses of the server in a watch that is well: news may be that late if the connection
@@ -156,6 +158,7 @@ impl WatchEntry {
             state,
             since,
             has_session: false,
+            stands_by: false,
             last_activity: None,
             max_detection_delay,
             fetched: Vec::new(),
@@ -302,6 +305,21 @@ impl Watch {
         });
     }
 
+    /// The watch has found new mail, and waits until this node may write it down: as long as the guard is there.
+    pub(crate) fn stand_by(&self) -> StandbyGuard<'_> {
+        self.change(|entry| entry.stands_by = true);
+        StandbyGuard(self)
+    }
+
+    /// Reports if the watch is as far as it can get: it waits for new mail or for the right to write it down, or is interrupted.
+    pub(crate) fn is_settled(&self) -> bool {
+        let task = self.lock();
+        let is_connecting =
+            |entry: &WatchEntry| entry.state == WatchState::Connecting && !entry.stands_by;
+        task.told_since.is_some()
+            || task.status.as_deref().is_some_and(|entry| !is_connecting(entry))
+    }
+
     /// There is nothing to watch with. Returns whether there was.
     pub(crate) fn end(&self) -> bool {
         let mut task = self.lock();
@@ -363,6 +381,15 @@ impl Watch {
             self.yield_session.notify_waiters();
         }
         has_session
+    }
+}
+
+/// A watch that waits until this node may write down what it has found.
+pub(crate) struct StandbyGuard<'a>(&'a Watch);
+
+impl Drop for StandbyGuard<'_> {
+    fn drop(&mut self) {
+        self.0.change(|entry| entry.stands_by = false);
     }
 }
 

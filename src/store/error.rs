@@ -154,6 +154,9 @@ pub enum StoreError {
     /// The state has been closed, because the process is ending.
     #[error("the state is closed")]
     Closed,
+    /// Another node works for the account, or this one is not allowed to at the moment.
+    #[error("the account belongs to another node, or this node has no lease")]
+    NotOwner,
     /// The credentials cannot be sealed.
     #[error("{0}")]
     Seal(#[from] SealError),
@@ -173,7 +176,7 @@ impl StoreError {
                     Some(ErrorCode::SystemIoFailure | ErrorCode::ReadOnly)
                 )
             }
-            Self::Closed | Self::Seal(_) => false,
+            Self::Closed | Self::NotOwner | Self::Seal(_) => false,
         }
     }
 }

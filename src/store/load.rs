@@ -59,6 +59,7 @@ pub(super) fn load(
         accounts,
         unannounced,
         tokens,
+        accepted: Vec::new(),
         served: served(connection)?,
         known_logins,
         login_key,

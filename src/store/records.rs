@@ -230,6 +230,9 @@ pub struct Loaded {
     pub unannounced: Vec<Unannounced>,
     /// Tokens of which the notification server's answers say something.
     pub tokens: Vec<(DeviceToken, TokenRecord)>,
+    /// When tokens of these slots were last posted, of those that were posted within the last hours. Only where several nodes
+    /// share the state.
+    pub accepted: Vec<(DeviceToken, UnixTime)>,
     /// For how long this state has been served with.
     pub served: Uptime,
     /// The known logins, the one not used for longest first.
@@ -307,6 +310,20 @@ pub enum Change {
         /// The token.
         token: DeviceToken,
     },
+}
+
+impl Change {
+    /// The account that it changes, if it is about one.
+    #[must_use]
+    pub fn account(&self) -> Option<&AccountId> {
+        match self {
+            Self::Tokens { account, .. }
+            | Self::Credentials { account, .. }
+            | Self::Watched { account, .. }
+            | Self::Idled { account, .. } => Some(account),
+            Self::Pending { .. } | Self::Token { .. } | Self::Gone { .. } => None,
+        }
+    }
 }
 
 /// An account as a person is shown it.

@@ -8,17 +8,21 @@ use dashmap::mapref::entry::Entry;
 use dashmap::mapref::multiple::RefMulti;
 
 use super::events::{AccountEvent, News};
+use super::held::HeldSlots;
+use super::loads::Loads;
 use super::names::NameIndex;
+use super::recent_posts::RecentPosts;
 use super::waiting::WaitingAccounts;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
+use crate::ownership::Ownership;
 use crate::push::account::{Account, AccountOwner, AccountState};
 use crate::push::latest::LatestSender;
 use crate::push::schedule::{PATIENCE, QUARANTINE, Quarantined, TokenState};
 use crate::secret::DeviceToken;
 use crate::store::{
-    AccountRecord, AccountStatus, Announce, Change, Generation, Loaded, Position, StoredToken,
-    TokenRecord, Unannounced, UnixTime,
+    AccountRecord, AccountStatus, Announce, Change, Generation, Idled, Loaded, Position,
+    StoredToken, TokenRecord, Unannounced, UnixTime,
 };
 
 /// For how long at least a token is tried that had something to announce when deltapush ended.
@@ -27,25 +31,31 @@ const LAST_TRY: Duration = Duration::from_secs(10 * 60);
 /// All accounts, and the index of their tokens.
 #[derive(Debug)]
 pub(super) struct AccountTable {
-    map: DashMap<AccountId, AccountSlot>,
+    pub(super) map: DashMap<AccountId, AccountSlot>,
     tokens: DashMap<DeviceToken, Token>,
-    names: NameIndex,
+    pub(super) names: NameIndex,
     /// Number of accounts without credentials.
-    waiting: WaitingAccounts,
+    pub(super) waiting: WaitingAccounts,
     events: LatestSender<AccountId, AccountEvent>,
-    news: LatestSender<DeviceToken, News>,
+    pub(super) news: LatestSender<DeviceToken, News>,
     /// No account has credentials, and none is waited for.
     keeps_sessions: bool,
+    /// The accounts that are watched here, of a node with companions.
+    pub(super) held: HeldSlots,
+    /// POSTs of other nodes that were accepted lately.
+    pub(super) recent_posts: RecentPosts,
+    /// Loads of accounts under way.
+    pub(super) loads: Loads,
 }
 
 /// The entry of an account's name: the account, once it has a device, and its clients, which may have none.
 #[derive(Debug, Default)]
-struct AccountSlot {
-    account: Option<AccountOwner>,
-    clients: ConnectedClients,
+pub(super) struct AccountSlot {
+    pub(super) account: Option<AccountOwner>,
+    pub(super) clients: ConnectedClients,
 }
 
-/// The clients of an account that are logged in. Counted where sessions are kept.
+/// The clients of an account that are logged in. Counted where sessions are kept, and where nodes share one state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ConnectedClients {
     /// All of them, and sessions that are just being taken over.
@@ -67,6 +77,7 @@ impl AccountTable {
         events: LatestSender<AccountId, AccountEvent>,
         news: LatestSender<DeviceToken, News>,
         keeps_sessions: bool,
+        ownership: Ownership,
     ) -> Self {
         Self {
             map: DashMap::new(),
@@ -76,26 +87,36 @@ impl AccountTable {
             events,
             news,
             keeps_sessions,
+            held: HeldSlots::new(ownership),
+            recent_posts: RecentPosts::default(),
+            loads: Loads::default(),
         }
     }
 
     /// Takes over what was found at the start.
     pub(super) fn restore(&self, loaded: Loaded) {
-        let now = UnixTime::now();
         if !self.keeps_sessions {
             self.waiting.begin(loaded.accounts.iter().filter(|record| record.is_waiting()).count());
         }
-        loaded.accounts.into_iter().for_each(|record| self.insert(record));
+        loaded.accounts.into_iter().for_each(|record| self.insert(record, true));
         loaded.tokens.into_iter().for_each(|(token, record)| self.apply_token(&token, record));
-        loaded.unannounced.into_iter().for_each(|token| self.resume(token, now));
+        self.resume(loaded.unannounced);
     }
 
-    fn insert(&self, record: AccountRecord) {
+    /// Adds an account that is not known. One that is new since this process runs is not `from_before`.
+    pub(super) fn insert(&self, record: AccountRecord, from_before: bool) {
         let AccountRecord { account: id, credentials, tokens, idled, called, is_watched } = record;
         let state = AccountState { credentials, tokens, idled, called, is_watched };
-        let account = self.add(Account::new(id.clone(), state, true));
+        let account = self.add(Account::new(id, state, from_before));
         if account.credentials().is_some() {
-            self.events.send(id, AccountEvent::Watch);
+            self.send(&account, AccountEvent::Watch);
+        }
+    }
+
+    /// Tells the watches of an account. Nothing for one that has its watch at another node.
+    pub(super) fn send(&self, account: &Account, event: AccountEvent) {
+        if self.held.has(&account.id) {
+            self.events.send(account.id.clone(), event);
         }
     }
 
@@ -108,14 +129,21 @@ impl AccountTable {
         account
     }
 
-    fn resume(&self, found: Unannounced, now: UnixTime) {
-        // However old the wall clock makes it: after an outage of whatever kind it is tried once more.
-        let age = found.since.age(now).min(PATIENCE.saturating_sub(LAST_TRY));
-        self.news.send(found.token, News::Pending { generation: found.generation, age });
+    /// Takes up what another process has left to announce.
+    pub(super) fn resume(&self, unannounced: Vec<Unannounced>) {
+        let now = UnixTime::now();
+        for found in unannounced {
+            // However old the wall clock makes it: after an outage of whatever kind it is tried once more.
+            let age = found.since.age(now).min(PATIENCE.saturating_sub(LAST_TRY));
+            self.news.send(found.token, News::Pending { generation: found.generation, age });
+        }
     }
 
     /// Runs on the store's thread.
     pub(super) fn apply(&self, change: Change) {
+        if let Some(account) = change.account() {
+            self.loads.account_changes(account);
+        }
         match change {
             Change::Tokens { account, tokens, .. } if tokens.is_empty() => self.erase(account),
             Change::Tokens { account, credentials, tokens } => {
@@ -127,9 +155,8 @@ impl AccountTable {
                 }
             }
             Change::Watched { account, is_watched } => {
-                let Some(account) = self.get(&account) else { return };
-                if account.set_watched(is_watched) && !self.keeps_sessions {
-                    self.waiting.ended();
+                if let Some(account) = self.get(&account) {
+                    self.apply_watched(&account, is_watched);
                 }
             }
             Change::Pending { tokens, generation } => {
@@ -137,9 +164,8 @@ impl AccountTable {
                 tokens.into_iter().for_each(|token| self.news.send(token, news));
             }
             Change::Idled { account, mailboxes } => {
-                let Some(known) = self.get(&account) else { return };
-                if known.replace_idled(mailboxes) && known.can_be_watched() {
-                    self.events.send(account, AccountEvent::MailboxesChanged);
+                if let Some(account) = self.get(&account) {
+                    self.apply_idled(&account, mailboxes);
                 }
             }
             Change::Token { token, record } => self.apply_token(&token, record),
@@ -148,9 +174,20 @@ impl AccountTable {
     }
 
     /// The account has no device any more: it goes, with all that belongs to it.
-    fn erase(&self, id: AccountId) {
-        let Entry::Occupied(mut slot) = self.map.entry(id) else { return };
-        let Some(account) = slot.get_mut().account.take() else { return };
+    pub(super) fn erase(&self, id: AccountId) {
+        let Some(account) = self.take_out(id) else { return };
+        if self.is_waited_for(&account) {
+            self.waiting.ended();
+        }
+        if self.held.has(&account.id) {
+            tracing::info!(account = %*account, "watch ended: the account has no device any more");
+        }
+    }
+
+    /// Takes an account out of the table and its indexes.
+    pub(super) fn take_out(&self, id: AccountId) -> Option<AccountOwner> {
+        let Entry::Occupied(mut slot) = self.map.entry(id) else { return None };
+        let account = slot.get_mut().account.take()?;
         if slot.get().is_unused() {
             slot.remove();
         } else {
@@ -158,10 +195,12 @@ impl AccountTable {
         }
         self.now_has(&account, &account.stored_tokens(), &[]);
         self.names.remove(&account);
-        if account.is_waiting() && !self.keeps_sessions {
-            self.waiting.ended();
-        }
-        tracing::info!(account = %*account, "watch ended: the account has no device any more");
+        Some(account)
+    }
+
+    /// Reports if the account's watch waits for credentials. Not where sessions are kept, nor of a visitor.
+    pub(super) fn is_waited_for(&self, account: &Account) -> bool {
+        account.is_waiting() && !self.keeps_sessions && self.held.has(&account.id)
     }
 
     fn apply_tokens(
@@ -171,17 +210,45 @@ impl AccountTable {
         tokens: Vec<StoredToken>,
     ) {
         let Some(known) = self.get(&id) else {
+            if !self.has_room_for(&id) {
+                return;
+            }
             let is_watched = self.is_watched_with(credentials.as_ref());
             let (idled, called) = (Vec::new(), None);
             let state = AccountState { credentials, tokens, idled, called, is_watched };
-            self.add(Account::new(id.clone(), state, false));
-            self.events.send(id, AccountEvent::Watch);
+            let account = self.add(Account::new(id, state, false));
+            self.send(&account, AccountEvent::Watch);
+            self.forget_visitor(&account.id);
             return;
         };
-        let before = known.replace_tokens(tokens.clone());
-        self.now_has(&known, &before, &tokens);
+        self.replace_tokens(&known, tokens);
         if let Some(credentials) = credentials {
             self.apply_credentials(&known, credentials);
+        }
+    }
+
+    /// Other tokens of a known account. Returns those that it has lost.
+    pub(super) fn replace_tokens(
+        &self,
+        account: &Arc<Account>,
+        tokens: Vec<StoredToken>,
+    ) -> Vec<DeviceToken> {
+        let mut before = account.replace_tokens(tokens.clone());
+        self.now_has(account, &before, &tokens);
+        before.retain(|seen| !tokens.iter().any(|kept| kept.token == seen.token));
+        before.into_iter().map(|seen| seen.token).collect()
+    }
+
+    pub(super) fn apply_watched(&self, account: &Account, is_watched: bool) {
+        let is_waited_for = self.is_waited_for(account);
+        if account.set_watched(is_watched) && is_waited_for {
+            self.waiting.ended();
+        }
+    }
+
+    pub(super) fn apply_idled(&self, account: &Account, mailboxes: Vec<Idled>) {
+        if account.replace_idled(mailboxes) && account.can_be_watched() {
+            self.send(account, AccountEvent::MailboxesChanged);
         }
     }
 
@@ -190,10 +257,10 @@ impl AccountTable {
         credentials.is_some() || self.keeps_sessions
     }
 
-    fn apply_credentials(&self, account: &Account, credentials: Arc<Credentials>) {
+    pub(super) fn apply_credentials(&self, account: &Account, credentials: Arc<Credentials>) {
         let Some(taken) = account.take_credentials(credentials) else { return };
-        self.events.send(account.id.clone(), AccountEvent::CredentialsChanged);
-        if taken.waited {
+        self.send(account, AccountEvent::CredentialsChanged);
+        if taken.waited && self.held.has(&account.id) {
             self.waiting.ended();
         }
     }
@@ -218,7 +285,7 @@ impl AccountTable {
         tokens.for_each(|token| self.news.send(token, news));
     }
 
-    fn apply_token(&self, token: &DeviceToken, record: TokenRecord) {
+    pub(super) fn apply_token(&self, token: &DeviceToken, record: TokenRecord) {
         if let Some(mut known) = self.tokens.get_mut(token) {
             known.record = record;
         }
@@ -242,7 +309,8 @@ impl AccountTable {
             wait: now.age(quarantine.until).min(QUARANTINE),
         });
         let account = known.owners.iter().find_map(Weak::upgrade)?.id.clone();
-        Some(TokenState { account, accepted: known.record.accepted, quarantine })
+        let (accepted, since_post) = (known.record.accepted, self.recent_posts.age(token, now));
+        Some(TokenState { account, accepted, since_post, quarantine })
     }
 
     pub(super) fn owners(&self, token: &DeviceToken) -> Vec<Arc<Account>> {
@@ -305,7 +373,7 @@ impl AccountTable {
     pub(super) fn rewatch(&self, account: &Account) -> bool {
         let can_begin = account.try_again();
         if can_begin {
-            self.events.send(account.id.clone(), AccountEvent::Watch);
+            self.send(account, AccountEvent::Watch);
         }
         can_begin
     }
@@ -334,6 +402,7 @@ impl AccountTable {
     ) {
         change(&mut self.map.entry(id.clone()).or_default().clients);
         self.map.remove_if(id, |_, slot| slot.is_unused());
+        self.forget_visitor(id);
     }
 
     /// Reports if neither a client nor a kept session is there: looked at together, for a session that is handed back goes from

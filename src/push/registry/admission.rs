@@ -43,11 +43,12 @@ impl Registry {
         }
         let now = Instant::now().into_std();
         let mut newcomers = lock(&self.0.newcomers);
-        let at_upstream = || self.0.accounts.at_upstream(&account.upstream);
-        if let Err(full) = newcomers.admit(origin, self.0.accounts.len(), at_upstream, now) {
+        let accounts = &self.0.accounts;
+        let at_upstream = || accounts.in_all(accounts.at_upstream(&account.upstream));
+        if let Err(full) = newcomers.admit(origin, accounts.estimated_len(), at_upstream, now) {
             if let Some(refused) = newcomers.is_news(now) {
                 tracing::warn!(
-                    accounts = self.0.accounts.len(),
+                    accounts = accounts.estimated_len(),
                     refused,
                     "new account refused: {full}; see limits.accounts and limits.new_accounts_per_address"
                 );

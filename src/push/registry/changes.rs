@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::Registry;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
@@ -15,6 +17,9 @@ use crate::store::{
 
 /// A mailbox that cannot be opened is forgotten if no client has waited in it for so long.
 const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// For so long the mail server, which tells of a message, waits until this node owns the account.
+const TOLD_LIMIT: Duration = Duration::from_secs(10);
 
 impl Registry {
     /// Makes a change of the state. When this returns it is on disk and in memory.
@@ -111,7 +116,8 @@ impl Registry {
     /// something to announce. Both are on disk when this returns, and the notifier knows.
     ///
     /// # Errors
-    /// [`StoreError`]: the messages do not count as noticed; look again later. They are pushed all the same, once.
+    /// [`StoreError`]: the messages do not count as noticed; look again later. Without companions they are pushed all the same,
+    /// once.
     pub async fn noticed(
         &self,
         account: &AccountId,
@@ -124,13 +130,13 @@ impl Registry {
             Some(known) => known.left_to_announce(mailbox, position, announce),
             None => announce,
         };
-        let written = self
-            .commit(change::noticed(account, mailbox, position, announce.clone(), UnixTime::now()))
-            .await;
+        let noticed =
+            || change::noticed(account, mailbox, position, announce.clone(), UnixTime::now());
+        let written = self.commit_owned(account, noticed).await;
         match (&written, known) {
             (Ok(_), Some(known)) => known.written(mailbox),
-            // The process ends: the next one finds the messages.
-            (Err(StoreError::Closed), _) | (_, None) => {}
+            // The process ends, or another node has the account: the next watch finds the messages.
+            (Err(StoreError::Closed | StoreError::NotOwner), _) | (_, None) => {}
             (Err(_), Some(known)) => {
                 self.0.accounts.push_unwritten(&known, mailbox, position, &announce)
             }
@@ -142,7 +148,7 @@ impl Registry {
     /// announce. Both are on disk when this returns, and the notifier knows. Returns false if the message was known.
     ///
     /// # Errors
-    /// [`StoreError`]: nothing is on disk. The message is pushed all the same, once.
+    /// [`StoreError`]: nothing is on disk. Without companions the message is pushed all the same, once.
     pub(in crate::push) async fn told(
         &self,
         account: &Account,
@@ -159,12 +165,13 @@ impl Registry {
             Some(position) => account.left_to_announce(mailbox, position, announce),
             None => announce,
         };
-        let now = UnixTime::now();
-        let told = self.commit(change::told(&account.id, mailbox, message, announce.clone(), now));
-        let told = told.await;
+        let told =
+            || change::told(&account.id, mailbox, message, announce.clone(), UnixTime::now());
+        let told = timeout(TOLD_LIMIT, self.commit_owned(&account.id, told));
+        let told = told.await.unwrap_or(Err(StoreError::NotOwner));
         match (&told, position) {
             (Ok(_), _) => account.written(mailbox),
-            (Err(StoreError::Closed), _) => {}
+            (Err(StoreError::Closed | StoreError::NotOwner), _) => {}
             (Err(_), Some(position)) => {
                 self.0.accounts.push_unwritten(account, mailbox, position, &announce)
             }
@@ -191,7 +198,7 @@ impl Registry {
     /// [`StoreError`]: none is.
     pub async fn call(&self, account: &Account) -> Result<(), StoreError> {
         let now = UnixTime::now();
-        self.commit(change::call(&account.id, now)).await?;
+        self.commit_owned(&account.id, || change::call(&account.id, now)).await?;
         account.called(now);
         Ok(())
     }

@@ -6,9 +6,14 @@
 mod accounts;
 mod admission;
 mod changes;
+mod cluster;
 mod events;
+mod held;
+mod loads;
 mod names;
 mod newcomers;
+mod recent_posts;
+mod slots;
 mod tokenless;
 mod upkeep;
 mod waiting;
@@ -25,6 +30,7 @@ use super::watch_status::WatchState;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::mailbox_name::MailboxName;
+use crate::ownership::Ownership;
 use crate::secret::{DeviceToken, Secret};
 use crate::store::{
     AccountStatus, DualTime, Erased, FetchLesson, KnownLogin, OpenError, Position, Store,
@@ -35,6 +41,7 @@ use accounts::AccountTable;
 pub use accounts::ConnectedClients;
 pub use admission::Admission;
 pub use events::{AccountEvent, AccountEvents, News, TokenNews};
+pub use loads::LoadGuard;
 pub(super) use names::local_part;
 use newcomers::Newcomers;
 pub use newcomers::{AccountLimits, AccountOrigin, AccountsFull};
@@ -97,9 +104,21 @@ impl Registry {
     /// # Errors
     /// [`OpenError`], the operator's to mend.
     pub fn open(settings: &StoreSettings) -> Result<(Self, AccountEvents, TokenNews), OpenError> {
+        Self::open_owning(settings, Ownership::sole())
+    }
+
+    /// The same, of a node that owns a part of the accounts.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_owning(
+        settings: &StoreSettings,
+        ownership: Ownership,
+    ) -> Result<(Self, AccountEvents, TokenNews), OpenError> {
         let (events, account_events) = latest::channel();
         let (news, token_news) = latest::channel();
-        let accounts = Arc::new(AccountTable::new(events, news, settings.keeps_sessions()));
+        let keeps_sessions = settings.keeps_sessions();
+        let accounts = Arc::new(AccountTable::new(events, news, keeps_sessions, ownership));
         let following = Arc::clone(&accounts);
         let (store, mut loaded) = Store::open(settings, move |change| following.apply(change))?;
         let login_memory = LoginMemory {
@@ -109,7 +128,6 @@ impl Registry {
         let login_memory = Mutex::new(login_memory);
         let clock = UptimeClock { before: loaded.served, started: Instant::now() };
         accounts.restore(loaded);
-        let keeps_sessions = settings.keeps_sessions();
         let newcomers = Arc::default();
         let telemetry = Telemetry::default();
         let shared = RegistryShared {
@@ -341,5 +359,7 @@ impl Registry {
     }
 }
 
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 mod tests;

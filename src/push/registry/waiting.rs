@@ -17,9 +17,12 @@ struct WaitingCounts {
 }
 
 impl WaitingAccounts {
-    /// At the start so many wait.
+    /// At the start, or in slots that have come, so many wait.
     pub(super) fn begin(&self, waiting: usize) {
-        *self.lock() = WaitingCounts { waiting, reported: waiting };
+        let mut counts = self.lock();
+        counts.waiting = counts.waiting.saturating_add(waiting);
+        counts.reported = counts.waiting;
+        drop(counts);
         if waiting > 0 {
             tracing::info!(
                 waiting,
@@ -43,6 +46,13 @@ impl WaitingAccounts {
                 ),
             }
         }
+    }
+
+    /// So many wait at another node from now on.
+    pub(super) fn left(&self, waiting: usize) {
+        let mut counts = self.lock();
+        counts.waiting = counts.waiting.saturating_sub(waiting);
+        counts.reported = counts.reported.min(counts.waiting);
     }
 
     pub(super) fn count(&self) -> usize {

@@ -145,6 +145,15 @@ impl ScheduledToken {
         }
     }
 
+    /// Waits out the window after another node's POST, which may be a second younger than its age in whole seconds.
+    pub(super) fn await_window(&mut self, state: &TokenState, coalesce: Duration, now: Duration) {
+        let Some(since) = state.since_post else { return };
+        let rest = coalesce.saturating_sub(since.saturating_sub(Duration::from_secs(1)));
+        if !rest.is_zero() {
+            self.quiet_until = self.quiet_until.max(now.saturating_add(rest));
+        }
+    }
+
     pub(super) fn class(&self) -> Class {
         Class::of(self.proven, self.failures > 0 || self.quarantine.is_some())
     }

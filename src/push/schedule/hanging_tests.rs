@@ -153,7 +153,7 @@ fn slots_with_a_short_limit_are_no_evidence_against_a_slow_server() {
     let mut limits = Vec::new();
     for number in 0..16 {
         let account = tests::account(number);
-        let standing = TokenState { account, accepted: true, quarantine: None };
+        let standing = TokenState { account, accepted: true, since_post: None, quarantine: None };
         schedule.notice(
             tests::token(number),
             &standing,

@@ -65,6 +65,8 @@ pub struct TokenState {
     pub account: AccountId,
     /// True if a POST of it was ever accepted.
     pub accepted: bool,
+    /// Time since another node's last POST of it, in whole seconds, rounded down.
+    pub since_post: Option<Duration>,
     /// Its quarantine, if the notification server called it gone.
     pub quarantine: Option<Quarantined>,
 }
@@ -209,6 +211,7 @@ impl PushSchedule {
             entry
         });
         entry.shorten_quarantine(standing, now);
+        entry.await_window(standing, self.coalesce, now);
         entry.proven |= standing.accepted;
         let mut deadline = now + PATIENCE.saturating_sub(age);
         if let Some(quarantine) = entry.quarantine {

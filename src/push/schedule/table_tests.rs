@@ -84,7 +84,8 @@ impl<'a> Play<'a> {
     pub(super) fn notice(&mut self, number: usize, owner: usize, accepted: bool) {
         self.generation += 1;
         let accepted = accepted || self.accepted.contains_key(&number);
-        let standing = TokenState { account: account(owner), accepted, quarantine: None };
+        let standing =
+            TokenState { account: account(owner), accepted, since_post: None, quarantine: None };
         self.schedule.notice(
             token(number),
             &standing,

@@ -48,6 +48,7 @@ impl World {
         TokenState {
             account: account(number / self.per_account),
             accepted: self.accepted,
+            since_post: None,
             quarantine: None,
         }
     }
@@ -111,6 +112,21 @@ fn first_news_at_once_and_later_news_once_at_the_windows_end() {
     world.now += s(11);
     world.notice(1);
     world.posts();
+}
+
+#[test]
+fn window_after_another_nodes_post_is_waited_out() {
+    for (since, wait) in [(0, 10), (1, 10), (4, 7), (10, 1), (11, 0), (5000, 0)] {
+        let mut world = World::new(SETTINGS);
+        world.now = s(100);
+        let standing = TokenState { since_post: Some(s(since)), ..world.standing(0) };
+        let (generation, now) = (Generation(1), world.now);
+        world.schedule.notice(token(0), &standing, generation, Duration::ZERO, now);
+        match world.next() {
+            ScheduleStep::Wait(until) => assert_eq!(until - now, s(wait), "{since} s ago"),
+            step => assert!(wait == 0 && matches!(step, ScheduleStep::Post { .. }), "{step:?}"),
+        }
+    }
 }
 
 #[test]

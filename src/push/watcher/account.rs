@@ -22,6 +22,7 @@ use crate::push::idle::{self, IdleFailure};
 use crate::push::pacing::Gate;
 use crate::push::registry::INBOX;
 use crate::push::watch_status::WatchState;
+use crate::store::StoreError;
 use crate::upstream::Upstreams;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::login_machine::LoginError;
@@ -138,8 +139,10 @@ impl Watched<'_> {
             let Some(credentials) = self.account.credentials() else { return };
             let (end, lasted) =
                 self.session(mailboxes, is_first, &credentials, &failed_fetches).await;
-            if matches!(end, WatchEnd::Shutdown) || self.context.shutdown.is_cancelled() {
-                // Not the end of the watch, which would cut the account's other sessions off.
+            let is_over = matches!(end, WatchEnd::Shutdown | WatchEnd::Store(StoreError::NotOwner));
+            if is_over || self.context.shutdown.is_cancelled() {
+                // Not the end of the watch, which would cut the account's other sessions off. Another node that has got the
+                // account: this task ends with its place in the registry.
                 return std::future::pending().await;
             }
             if lasted >= WELL {

@@ -51,7 +51,7 @@ impl Watchers {
     /// Starts watches as `events` say, until `stop` is cancelled. They end with their accounts.
     pub async fn run(self, mut events: AccountEvents, stop: CancellationToken) {
         let mut routes = self.context.upstreams.changes();
-        for account in self.context.registry.accounts() {
+        for account in self.context.registry.watched_here() {
             // The routes may have changed since the last run.
             if !account.is_watched() || !self.context.has_watch(&account) {
                 self.start(&account);
@@ -68,8 +68,11 @@ impl Watchers {
     }
 
     fn handle(&self, (account, event): (AccountId, AccountEvent)) {
-        let Some(account) = self.context.registry.get(&account) else { return };
+        let registry = &self.context.registry;
+        let Some(account) = registry.get(&account) else { return };
         match event {
+            // Another node has got it meanwhile.
+            _ if !registry.is_watched_here(&account.id) => {}
             // Two devices may have a password each: a session that is well goes on, the next one takes the newer.
             AccountEvent::CredentialsChanged if account.watch.is_watching() => {}
             AccountEvent::Watch
@@ -80,7 +83,7 @@ impl Watchers {
 
     /// Begins and ends watches of accounts whose routes learn of new mail in another way now.
     fn routes_changed(&self) {
-        for account in self.context.registry.accounts() {
+        for account in self.context.registry.watched_here() {
             if self.context.has_watch(&account) != account.is_watched() {
                 self.start(&account);
             }
@@ -96,7 +99,9 @@ impl Watchers {
         }
         account.watch.run(|| {
             let watching = account::watch(Arc::clone(&self.context), Arc::clone(account));
-            (!account.is_erased()).then(|| tokio::spawn(watching).abort_handle())
+            let is_here =
+                !account.is_erased() && self.context.registry.is_watched_here(&account.id);
+            is_here.then(|| tokio::spawn(watching).abort_handle())
         });
     }
 }

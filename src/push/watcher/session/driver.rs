@@ -307,8 +307,13 @@ impl<'a> WatchSession<'a> {
         ids: Vec<u64>,
     ) -> Result<Noticed, StoreError> {
         let is_push = wakes != Announce::Nothing;
-        let stored =
-            self.context.registry.noticed(&self.account.id, mailbox, position, wakes).await;
+        // Where nodes share the state this may wait until the database is back. The session is not renewed meanwhile, and the
+        // mail server ends it after 30 minutes (RFC 9051 section 5.4): the next one finds the messages at the stored position.
+        let stored = tokio::select! {
+            biased;
+            stored = self.context.registry.noticed(&self.account.id, mailbox, position, wakes) => stored,
+            () = self.logout.cancelled(), if !self.context.registry.ownership().is_sole() => Err(StoreError::Closed),
+        };
         match stored {
             Ok(Noticed::New) if is_push => {
                 if self.takes_news {

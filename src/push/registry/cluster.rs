@@ -1,0 +1,150 @@
+//! The registry of a node that shares its state with others: it owns a part of the accounts, prepares for some, and knows those
+//! of its clients.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::Registry;
+use super::loads::LoadGuard;
+use crate::account::AccountId;
+use crate::ownership::{Ownership, Slot};
+use crate::push::account::Account;
+use crate::secret::DeviceToken;
+use crate::store::{Loaded, StateChange, StoreError, Unannounced, UnixTime};
+
+/// Time until a change that could not be made is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Registry {
+    /// The accounts that this node may work for.
+    #[must_use]
+    pub fn ownership(&self) -> &Ownership {
+        &self.0.accounts.held.ownership
+    }
+
+    /// Reports if the account is watched by this node: its slot is owned, or prepared.
+    #[must_use]
+    pub fn is_watched_here(&self, account: &AccountId) -> bool {
+        self.0.accounts.held.has(account)
+    }
+
+    /// The accounts that are watched by this node, in no order.
+    #[must_use]
+    pub(in crate::push) fn watched_here(&self) -> Vec<Arc<Account>> {
+        self.0.accounts.watched_here()
+    }
+
+    /// The accounts of these slots are watched by this node from now on. Returns those slots that were not before: their
+    /// accounts are still to be [loaded](Self::begin_load).
+    #[must_use]
+    pub fn hold(&self, slots: &[Slot]) -> Vec<Slot> {
+        self.0.accounts.hold(slots)
+    }
+
+    /// A load from the state begins. What changes meanwhile is not overwritten with what it finds.
+    pub fn begin_load(&self) -> LoadGuard<'_> {
+        self.0.accounts.loads.begin()
+    }
+
+    /// Reports if each watch of these slots is as far as it can get: it waits for new mail, or cannot.
+    #[must_use]
+    pub fn is_settled(&self, slots: &[Slot]) -> bool {
+        let is_settled = |account: &Arc<Account>| {
+            account.watch.is_settled() || !account.can_be_watched() && account.is_watched()
+        };
+        self.0.accounts.of_slots(slots).iter().all(is_settled)
+    }
+
+    /// Takes over the accounts of slots that this node holds, the `new` ones [since the load began](Self::hold). Returns those that have changed since the load began:
+    /// they are to be loaded once more.
+    #[must_use]
+    pub fn insert_loaded(
+        &self,
+        loaded: Loaded,
+        new: &[Slot],
+        load: LoadGuard<'_>,
+    ) -> HashSet<AccountId> {
+        self.0.accounts.insert_loaded(loaded, new, load)
+    }
+
+    /// Takes over one account as the state has it, or removes it if the state does not have it. Returns false if it has changed
+    /// since the load began: it is to be loaded once more.
+    #[must_use]
+    pub fn replace_account(
+        &self,
+        account: &AccountId,
+        loaded: Loaded,
+        load: LoadGuard<'_>,
+    ) -> bool {
+        let accounts = &self.0.accounts;
+        load.takes_over(account);
+        match loaded.accounts.into_iter().find(|record| record.account == *account) {
+            Some(record) => accounts.replace(record, false),
+            None => accounts.remove(account.clone()),
+        }
+        accounts.apply_token_records(loaded.tokens);
+        accounts.recent_posts.add(loaded.accepted, UnixTime::now());
+        !load.end().contains(account)
+    }
+
+    /// Takes up pushes that another node has left.
+    pub fn resume(&self, unannounced: Vec<Unannounced>) {
+        self.0.accounts.resume(unannounced);
+    }
+
+    /// The accounts of these slots are watched here no more. They leave the memory, but for those with a client here.
+    pub fn release(&self, slots: &[Slot]) {
+        self.0.accounts.release(slots);
+    }
+
+    /// Tokens of these slots are not posted any more by this node. Returns those that another account of this node has, too.
+    #[must_use]
+    pub fn forget_posts(&self, slots: &[Slot]) -> Vec<DeviceToken> {
+        self.0.accounts.forget_posts(slots)
+    }
+
+    /// Makes a change that only the owner of the account may make. Where nodes share the state, waits until this node owns the
+    /// account and the state can be written, and tries again until it is made: the account's other changes wait behind it.
+    ///
+    /// # Errors
+    /// [`StoreError`] without companions. With some only [`StoreError::Closed`], and [`StoreError::NotOwner`] if the account is
+    /// not here any more.
+    pub(super) async fn commit_owned<T, C>(
+        &self,
+        account: &AccountId,
+        mut change: impl FnMut() -> C,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        C: StateChange<T>,
+    {
+        if self.ownership().is_sole() {
+            return self.commit(change()).await;
+        }
+        loop {
+            let Some(known) = self.get(account).filter(|_| self.is_watched_here(account)) else {
+                return Err(StoreError::NotOwner);
+            };
+            self.until_owned(&known).await;
+            match self.commit(change()).await {
+                Err(StoreError::Closed) => return Err(StoreError::Closed),
+                // An ownership that has just been lost, or a database that is away.
+                Err(_) => sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await,
+                Ok(made) => return Ok(made),
+            }
+        }
+    }
+
+    /// Waits until this node owns the account, and the state can be written. Meanwhile its watch counts as standby.
+    async fn until_owned(&self, account: &Account) {
+        if self.ownership().has(&account.id) && self.is_writable() {
+            return;
+        }
+        let _standby = account.watch.stand_by();
+        self.until_writable().await;
+        self.ownership().until_has(&account.id).await;
+    }
+}

@@ -1,0 +1,169 @@
+//! Accounts come and go by slots, where several nodes share one state: loaded ones enter the table, those of other nodes leave it.
+//!
+//! An account of a slot that is not held is a visitor: it stays as long as a client of it is here, and has no watch.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::accounts::AccountTable;
+use super::events::{AccountEvent, News};
+use super::loads::LoadGuard;
+use crate::account::AccountId;
+use crate::ownership::{SLOTS, Slot};
+use crate::push::account::Account;
+use crate::secret::DeviceToken;
+use crate::store::{AccountRecord, Loaded, TokenRecord, UnixTime};
+
+impl AccountTable {
+    /// The accounts of these slots are watched here from now on. Returns those slots that were not before: they have to be
+    /// loaded.
+    pub(super) fn hold(&self, slots: &[Slot]) -> Vec<Slot> {
+        let new: Vec<Slot> =
+            slots.iter().copied().filter(|slot| !self.held.has_slot(*slot)).collect();
+        new.iter().for_each(|slot| self.held.set(*slot, true));
+        new
+    }
+
+    /// Takes over the accounts of slots that are held, the `new` ones since the load began, as `load` has found them. Returns
+    /// those that have changed meanwhile: the caller loads them again.
+    pub(super) fn insert_loaded(
+        &self,
+        loaded: Loaded,
+        new: &[Slot],
+        load: LoadGuard<'_>,
+    ) -> HashSet<AccountId> {
+        let is_new = |record: &&AccountRecord| self.get(&record.account).is_none();
+        let waiting = loaded.accounts.iter().filter(|record| record.is_waiting()).filter(is_new);
+        self.waiting.begin(waiting.count());
+        for record in loaded.accounts {
+            load.takes_over(&record.account);
+            let visitor =
+                self.get(&record.account).filter(|known| new.contains(&Slot::of(&known.id)));
+            self.replace(record, true);
+            if let Some(account) = visitor {
+                self.becomes_held(&account);
+            }
+        }
+        self.apply_token_records(loaded.tokens);
+        self.recent_posts.add(loaded.accepted, UnixTime::now());
+        load.end()
+    }
+
+    fn becomes_held(&self, account: &Account) {
+        if self.is_waited_for(account) {
+            self.waiting.begin(1);
+        }
+        self.send(account, AccountEvent::Watch);
+    }
+
+    /// What the notification server's answers say of tokens.
+    pub(super) fn apply_token_records(&self, tokens: Vec<(DeviceToken, TokenRecord)>) {
+        tokens.into_iter().for_each(|(token, record)| self.apply_token(&token, record));
+    }
+
+    /// Takes over an account as the state has it now, with the same effects as the changes that led there.
+    pub(super) fn replace(&self, found: AccountRecord, from_before: bool) {
+        let Some(known) = self.get(&found.account) else {
+            if self.has_room_for(&found.account) {
+                let id = found.account.clone();
+                self.insert(found, from_before);
+                self.forget_visitor(&id);
+            }
+            return;
+        };
+        for token in self.replace_tokens(&known, found.tokens) {
+            if self.owners(&token).is_empty() {
+                self.news.send(token, News::Gone);
+            }
+        }
+        self.apply_watched(&known, found.is_watched);
+        if let Some(credentials) = found.credentials {
+            self.apply_credentials(&known, credentials);
+        }
+        self.apply_idled(&known, found.idled);
+        if let Some(called) = found.called {
+            known.called(called);
+        }
+    }
+
+    /// The state does not have the account any more.
+    pub(super) fn remove(&self, id: AccountId) {
+        let tokens = self.get(&id).map(|known| known.tokens()).unwrap_or_default();
+        self.erase(id);
+        for token in tokens.into_iter().filter(|token| self.owners(token).is_empty()) {
+            self.news.send(token, News::Gone);
+        }
+    }
+
+    /// The accounts of these slots are watched here no more: they leave, and those with a client here stay as visitors.
+    pub(super) fn release(&self, slots: &[Slot]) {
+        let leaving = self.of_slots(slots);
+        let waiting = leaving.iter().filter(|account| self.is_waited_for(account)).count();
+        slots.iter().for_each(|slot| self.held.set(*slot, false));
+        self.waiting.left(waiting);
+        for account in leaving {
+            account.watch.stop();
+            account.watch.end();
+            account.kept.close_all();
+            self.forget_visitor(&account.id);
+        }
+    }
+
+    /// The tokens of these slots are not posted here any more. Returns those that another account of this node has, too: it
+    /// depends on the state who posts them.
+    pub(super) fn forget_posts(&self, slots: &[Slot]) -> Vec<DeviceToken> {
+        let tokens: HashSet<DeviceToken> =
+            self.of_slots(slots).iter().flat_map(|account| account.tokens()).collect();
+        let is_ours = |token: &DeviceToken| {
+            self.owners(token).iter().any(|account| self.held.ownership.has(&account.id))
+        };
+        let (shared, gone): (Vec<_>, Vec<_>) = tokens.into_iter().partition(is_ours);
+        gone.into_iter().for_each(|token| self.news.send(token, News::Gone));
+        shared
+    }
+
+    pub(super) fn of_slots(&self, slots: &[Slot]) -> Vec<Arc<Account>> {
+        let slots: HashSet<Slot> = slots.iter().copied().collect();
+        let mut accounts = self.all();
+        accounts.retain(|account| slots.contains(&Slot::of(&account.id)));
+        accounts
+    }
+
+    /// Number of accounts in all, as far as it can be told from those that are watched here.
+    pub(super) fn estimated_len(&self) -> usize {
+        if self.held.ownership.is_sole() {
+            self.len()
+        } else {
+            self.in_all(self.watched_here().len())
+        }
+    }
+
+    /// The number in all nodes, where the slots of this one have so many: each has about as many as another.
+    pub(super) fn in_all(&self, here: usize) -> usize {
+        if self.held.ownership.is_sole() {
+            return here;
+        }
+        here.saturating_mul(usize::from(SLOTS)).checked_div(self.held.count()).unwrap_or_default()
+    }
+
+    /// Reports if the account may be in memory: it is watched here, or has a client here.
+    pub(super) fn has_room_for(&self, id: &AccountId) -> bool {
+        self.held.has(id) || self.clients(id).here > 0
+    }
+
+    /// Removes the account if it is a visitor without a client.
+    pub(super) fn forget_visitor(&self, id: &AccountId) {
+        if !self.held.ownership.is_sole() && !self.has_room_for(id) {
+            self.take_out(id.clone());
+        }
+    }
+
+    /// The accounts that are watched here, in no order.
+    pub(super) fn watched_here(&self) -> Vec<Arc<Account>> {
+        let mut accounts = self.all();
+        if !self.held.ownership.is_sole() {
+            accounts.retain(|account| self.held.has(&account.id));
+        }
+        accounts
+    }
+}
