@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::super::support::client::Client;
 use super::super::support::deltapush::{Deltapush, Options};
 use super::super::support::dovecot::{self, Setup};
+use super::super::support::network::{Manner, Network};
 use super::super::support::notify::NotifyServer;
-use super::network::{Manner, Network};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 

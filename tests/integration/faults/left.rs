@@ -6,8 +6,8 @@ use super::super::keeping::{idle, register};
 use super::super::support::client::Client;
 use super::super::support::deltapush::{Deltapush, Options};
 use super::super::support::dovecot::{self, Setup};
+use super::super::support::network::{Manner, Network};
 use super::super::support::notify::NotifyServer;
-use super::network::{Manner, Network};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 

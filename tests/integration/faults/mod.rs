@@ -10,7 +10,6 @@
 mod late;
 mod ledger;
 mod left;
-mod network;
 mod news;
 mod notifications;
 mod phone;
@@ -28,7 +27,6 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use self::ledger::{Account, Delivered, Kind, Missing, Tally};
-use self::network::{Manner, Network};
 use self::notifications::{Day, Notifications};
 use self::phone::{Phone, Visits};
 use self::post::Ports;
@@ -36,6 +34,7 @@ use self::weather::{Count, Halt, Span};
 use super::support::client::{Client, quoted};
 use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{Dovecot, Setup};
+use super::support::network::{Manner, Network};
 use super::support::news::{self as told, Hook, Way};
 
 /// Quantities of a run.

@@ -11,8 +11,8 @@ use tokio::time::sleep;
 
 use super::super::support::deltapush::Deltapush;
 use super::super::support::dovecot::Dovecot;
+use super::super::support::network::{Manner, Network};
 use super::Source;
-use super::network::{Manner, Network};
 use super::notifications::{Day, Notifications};
 
 /// Occurrences of each fault.

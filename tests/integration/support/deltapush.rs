@@ -36,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) push: &'static str,
     /// `storage.credentials`.
     pub(crate) credentials: &'static str,
+    /// Further keys of `storage`, as YAML.
+    pub(crate) storage: String,
     /// `hostname`.
     pub(crate) hostname: &'static str,
     /// Further keys of `certificate`, as YAML.
@@ -68,6 +70,7 @@ impl Options {
             idle_renewal: "9m",
             push: "",
             credentials: "sealed",
+            storage: String::new(),
             hostname: "localhost",
             certificate: String::new(),
             listener: "",
@@ -367,6 +370,7 @@ fn configuration(options: &Options, imaps: u16, starttls: u16, plain: u16) -> St
         idle_renewal,
         push,
         credentials,
+        storage,
         hostname,
         certificate,
         listener,
@@ -417,6 +421,7 @@ push:
 storage:
   directory: state
   credentials: {credentials}
+  {storage}
 log:
   level: info,deltapush=debug
   format: {log_format}

@@ -16,6 +16,7 @@ pub(crate) mod emailproxy;
 pub(crate) mod forward;
 pub(crate) mod guarded;
 pub(crate) mod lmtp;
+pub(crate) mod network;
 pub(crate) mod news;
 pub(crate) mod notify;
 pub(crate) mod notify_wire;

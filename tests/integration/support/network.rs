@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::super::support::ports::ReservedPort;
+use super::ports::ReservedPort;
 
 /// Treatment of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,7 +227,7 @@ fn reset(stream: TcpStream) {
 }
 
 mod tests {
-    use super::super::super::support::client::Client;
+    use super::super::client::Client;
     use super::*;
 
     /// A server that says back every line, and its network.
