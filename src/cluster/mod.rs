@@ -12,10 +12,11 @@ use std::future::Future;
 use crate::ownership::Slot;
 use crate::store::StoreError;
 
-/// What a node does with slots. Called by the driver of the lease, one call at a time, except that [`prepare`] runs beside the
-/// others: its slots may be taken or dropped while it runs.
+/// What a node does with slots. Called by the driver of the lease, one call at a time, except that [`prepare`] and
+/// [`settle`] run beside the others: their slots may be taken or dropped meanwhile.
 ///
 /// [`prepare`]: SlotKeeper::prepare
+/// [`settle`]: SlotKeeper::settle
 pub trait SlotKeeper: Send + Sync + 'static {
     /// Loads the accounts of the slots and starts their watches, as standby. Returns when each watch waits in IDLE, or cannot
     /// (login refused, server down), or after 30 s.
@@ -25,11 +26,20 @@ pub trait SlotKeeper: Send + Sync + 'static {
     fn prepare(&self, slots: Vec<Slot>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// The slots are owned: the [`Ownership`](crate::ownership::Ownership) was granted just before. Loads what was not
-    /// prepared, takes up pending pushes and waiting news. Owned slots may be taken again in another epoch.
+    /// prepared, and once more the positions and pending pushes of what was: the owner before has changed them. Takes up pending
+    /// pushes and waiting news. Owned slots may be taken again, in the same epoch (after [`lapse`](SlotKeeper::lapse)) or in another.
     ///
     /// # Errors
     /// [`StoreError`] if the accounts cannot be loaded; the driver calls again.
     fn take(&self, slots: Vec<Slot>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The slots are to be given to a node that is prepared for them, and are still owned. No POST of their tokens begins from
+    /// now on. Returns when those in flight are answered and the answers written, or after 3 s; [`drop`](SlotKeeper::drop)
+    /// follows, or [`take`](SlotKeeper::take).
+    fn settle(&self, slots: Vec<Slot>) -> impl Future<Output = ()> + Send {
+        let _ = slots;
+        std::future::ready(())
+    }
 
     /// The slots belong to others, or to nobody; the ownership was revoked just before. POSTs of their tokens leave the
     /// schedule, accounts leave (visitors stay). Also called for slots that were prepared and are not taken.
