@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::operations::account_in;
 use super::settings::CredentialStorage;
+use super::sql::{self, Sql, values};
 use super::{OpenError, StoreSettings, directory, key, schema};
 
 /// The content of a sound state.
@@ -59,7 +60,8 @@ pub fn check(settings: &StoreSettings) -> Result<StateReport, OpenError> {
     let connection = connection.unchecked_transaction()?;
     integrity(&connection)?;
     let found = schema::version(&connection)?;
-    let count = |sql| count(&connection, sql);
+    let sql = Sql::Sqlite(&connection);
+    let count = |text| count(sql, text);
     if found == 0 {
         return Err(OpenError::Absent { path: settings.directory.clone() });
     }
@@ -72,13 +74,12 @@ pub fn check(settings: &StoreSettings) -> Result<StateReport, OpenError> {
         tokens: count("SELECT count(*) FROM tokens")?,
         pending: count("SELECT count(*) FROM tokens WHERE pending IS NOT NULL")?,
         mailboxes: count("SELECT count(*) FROM mailboxes")?,
-        key: key(&connection, &settings.credentials)?,
+        key: key(sql, found, &settings.credentials)?,
     })
 }
 
-fn count(connection: &Connection, sql: &str) -> rusqlite::Result<u64> {
-    Ok(u64::try_from(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?)
-        .unwrap_or_default())
+fn count(sql: Sql<'_>, text: &'static str) -> sql::Result<u64> {
+    sql.one(text, values![], |row| Ok(u64::try_from(row.get::<i64>(0)?).unwrap_or_default()))
 }
 
 fn integrity(connection: &Connection) -> Result<(), OpenError> {
@@ -86,31 +87,31 @@ fn integrity(connection: &Connection) -> Result<(), OpenError> {
     if what != "ok" {
         return Err(OpenError::Damaged { what });
     }
-    let strays = count(connection, "SELECT count(*) FROM pragma_foreign_key_check")?;
+    let strays = count(Sql::Sqlite(connection), "SELECT count(*) FROM pragma_foreign_key_check")?;
     if strays > 0 {
         return Err(OpenError::Damaged { what: format!("{strays} rows belong to no account") });
     }
     Ok(())
 }
 
-fn key(connection: &Connection, keeping: &CredentialStorage) -> Result<KeyReport, OpenError> {
+fn key(sql: Sql<'_>, schema: i64, keeping: &CredentialStorage) -> Result<KeyReport, OpenError> {
     let CredentialStorage::Sealed(source) = keeping else { return Ok(KeyReport::NotNeeded) };
-    if !key::any_sealed(connection)? {
+    if !key::any_sealed(sql)? {
         return Ok(KeyReport::NothingSealed);
     }
-    let found = key::look(connection, source)?;
+    let found = key::look(sql, source)?;
     let found = found.map_or_else(|| key::unfit(source).and_then(Err), Ok)?;
-    let mut statement = connection.prepare(
-        "SELECT user, upstream, credentials FROM accounts WHERE length(credentials) > 0",
-    )?;
-    let mut rows = statement.query([])?;
+    let credentials = if schema < schema::WITH_NAMES {
+        "SELECT user, upstream, credentials FROM accounts WHERE length(credentials) > 0"
+    } else {
+        "SELECT name, upstream, credentials FROM accounts WHERE length(credentials) > 0"
+    };
     let mut damaged = 0_u64;
-    while let Some(row) = rows.next()? {
+    sql.each(credentials, values![], |row| {
         let sealed: Vec<u8> = row.get(2)?;
-        if found.sealer().unseal(&account_in(row, 0)?, &sealed).is_err() {
-            damaged += 1;
-        }
-    }
+        damaged += u64::from(found.sealer().unseal(&account_in(row, 0)?, &sealed).is_err());
+        Ok(())
+    })?;
     Ok(KeyReport::Opens { place: source.to_string(), damaged })
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rusqlite::ErrorCode;
 
 use super::seal::SealError;
+use super::sql::SqlError;
 use crate::file_access::explain;
 
 /// Why the state cannot be opened, or a command on it fails. All of these are the operator's to mend, and none has changed
@@ -148,6 +149,9 @@ pub enum StoreError {
     /// SQLite failed.
     #[error("the state cannot be read or written: {0}")]
     Database(Arc<rusqlite::Error>),
+    /// The database contains something that deltapush did not put there.
+    #[error("the state is damaged: {0}")]
+    Damaged(String),
     /// Another change that was to be written at the same time failed, and this one with it.
     #[error("the state was not written because writing failed a moment earlier")]
     NotWritten,
@@ -176,7 +180,7 @@ impl StoreError {
                     Some(ErrorCode::SystemIoFailure | ErrorCode::ReadOnly)
                 )
             }
-            Self::Closed | Self::NotOwner | Self::Seal(_) => false,
+            Self::Damaged(_) | Self::Closed | Self::NotOwner | Self::Seal(_) => false,
         }
     }
 }
@@ -196,6 +200,26 @@ impl From<rusqlite::Error> for OpenError {
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         if is_full(&error) { Self::DiskFull } else { Self::Database(Arc::new(error)) }
+    }
+}
+
+impl From<SqlError> for OpenError {
+    fn from(error: SqlError) -> Self {
+        match error {
+            SqlError::Sqlite(error) => error.into(),
+            SqlError::Unexpected { .. } | SqlError::NoRow => {
+                Self::Damaged { what: error.to_string() }
+            }
+        }
+    }
+}
+
+impl From<SqlError> for StoreError {
+    fn from(error: SqlError) -> Self {
+        match error {
+            SqlError::Sqlite(error) => error.into(),
+            SqlError::Unexpected { .. } | SqlError::NoRow => Self::Damaged(error.to_string()),
+        }
     }
 }
 

@@ -7,11 +7,12 @@ use crate::store::operations::Operation;
 pub(crate) async fn fill(store: &Store) {
     let tables = ["accounts", "tokens", "mailboxes", "idled", "served"];
     let prepare = move |state: &mut Operation<'_>| {
-        state.connection.execute_batch("CREATE TABLE IF NOT EXISTS ballast (data)")?;
+        let connection = state.sql.sqlite();
+        connection.execute_batch("CREATE TABLE IF NOT EXISTS ballast (data)")?;
         for (table, change) in
             tables.into_iter().flat_map(|table| [(table, "INSERT"), (table, "UPDATE")])
         {
-            state.connection.execute_batch(&format!(
+            connection.execute_batch(&format!(
                 "CREATE TEMP TRIGGER IF NOT EXISTS {change}_{table} BEFORE {change} ON main.{table}
                  BEGIN INSERT INTO ballast VALUES (zeroblob(100000)); END"
             ))?;
@@ -30,7 +31,7 @@ pub(crate) async fn make_room(store: &Store) {
 /// No file is made smaller than it is.
 pub(super) async fn limit_pages(store: &Store, pages: i64) {
     let limit = move |state: &mut Operation<'_>| {
-        Ok(state.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?)
+        Ok(state.sql.sqlite().pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?)
     };
     store.commit(limit).await.unwrap();
 }

@@ -1,9 +1,9 @@
 //! Fetch habits of a device's app, as observed in its sessions: stored with its token.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rusqlite::Row;
 
 use super::UnixTime;
+use super::sql::{self, Row};
 use crate::secret::DeviceToken;
 
 /// Unencrypted messages of so many senders have to be left unfetched: an app does not fetch mail of a blocked contact either.
@@ -99,11 +99,11 @@ fn sender_hash(token: &DeviceToken, sender: &str) -> SenderHash {
 }
 
 /// The habit that begins in column `first`: `fetched_plain`, `left_plain`, `left_senders`.
-pub(super) fn habit_in(row: &Row<'_>, first: usize) -> rusqlite::Result<FetchHabit> {
+pub(super) fn habit_in(row: &Row<'_>, first: usize) -> sql::Result<FetchHabit> {
     let senders: Vec<u8> = row.get(first + 2)?;
     Ok(FetchHabit {
-        fetched: row.get::<_, Option<i64>>(first)?.map(UnixTime),
-        left: row.get::<_, Option<i64>>(first + 1)?.map(UnixTime),
+        fetched: row.get::<Option<i64>>(first)?.map(UnixTime),
+        left: row.get::<Option<i64>>(first + 1)?.map(UnixTime),
         senders: senders.as_chunks().0.to_vec(),
     })
 }

@@ -6,13 +6,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use rusqlite::{Connection, OptionalExtension};
 use zeroize::Zeroizing;
 
 use super::OpenError;
 use super::directory::{put_new, sync_folder_of, with_suffix};
 use super::seal::{KEY_LEN, SealError, Sealer};
 use super::settings::KeySource;
+use super::sql::{self, Sql, values};
 use crate::encoding::utf8;
 
 pub(super) type SealingKey = Zeroizing<[u8; KEY_LEN]>;
@@ -22,8 +22,8 @@ const CHECK: &[u8] = b"deltapush key check";
 
 /// The sealer with the key from `source`. A new key is made, and a new one taken over, only while nothing is sealed. A
 /// rotation that was interrupted is brought to its end.
-pub(super) fn sealer(connection: &Connection, source: &KeySource) -> Result<Sealer, OpenError> {
-    match (look(connection, source)?, source) {
+pub(super) fn sealer(sql: Sql<'_>, source: &KeySource) -> Result<Sealer, OpenError> {
+    match (look(sql, source)?, source) {
         (Some(MatchingKey::Waiting(sealer)), KeySource::File(path)) => {
             put_in_place(path)?;
             return Ok(sealer);
@@ -33,7 +33,7 @@ pub(super) fn sealer(connection: &Connection, source: &KeySource) -> Result<Seal
         }
         (None, _) => {}
     }
-    if any_sealed(connection)? {
+    if any_sealed(sql)? {
         return Err(unfit(source)?);
     }
     let key = match (present(source)?, source) {
@@ -42,7 +42,7 @@ pub(super) fn sealer(connection: &Connection, source: &KeySource) -> Result<Seal
         (None, _) => return Err(OpenError::KeyMalformed { place: source.to_string() }),
     };
     let sealer = Sealer::new(&key)?;
-    note_check(connection, &sealer)?;
+    note_check(sql, &sealer)?;
     Ok(sealer)
 }
 
@@ -63,10 +63,7 @@ impl MatchingKey {
 }
 
 /// Looks for the key that the check was made with, and changes nothing.
-pub(super) fn look(
-    connection: &Connection,
-    source: &KeySource,
-) -> Result<Option<MatchingKey>, OpenError> {
+pub(super) fn look(sql: Sql<'_>, source: &KeySource) -> Result<Option<MatchingKey>, OpenError> {
     let waiting = match source {
         KeySource::File(path) => Some(waiting_path(path)).filter(|path| path.exists()),
         _ => None,
@@ -76,20 +73,21 @@ pub(super) fn look(
         Err(OpenError::KeyMalformed { .. }) if waiting.is_some() => None,
         present => present?,
     };
-    if let Some(sealer) = fitting(connection, present)? {
+    if let Some(sealer) = fitting(sql, present)? {
         return Ok(Some(MatchingKey::InPlace(sealer)));
     }
     // The file was not renamed before its content was on disk, so that what is malformed here was never in use.
     let key = waiting.and_then(|path| read(&path).ok().flatten());
-    Ok(fitting(connection, key)?.map(MatchingKey::Waiting))
+    Ok(fitting(sql, key)?.map(MatchingKey::Waiting))
 }
 
-fn fitting(connection: &Connection, key: Option<SealingKey>) -> Result<Option<Sealer>, OpenError> {
+fn fitting(sql: Sql<'_>, key: Option<SealingKey>) -> Result<Option<Sealer>, OpenError> {
     let Some(key) = key else { return Ok(None) };
     let sealer = Sealer::new(&key)?;
-    let check: Option<Vec<u8>> = connection
-        .query_row("SELECT value FROM meta WHERE name = 'key_check'", [], |row| row.get(0))
-        .optional()?;
+    let check: Option<Vec<u8>> =
+        sql.optional("SELECT value FROM meta WHERE name = 'key_check'", values![], |row| {
+            row.get(0)
+        })?;
     let fits = check
         .is_some_and(|check| sealer.unseal_bytes(CHECK, &check).is_ok_and(|plain| plain == CHECK));
     Ok(fits.then_some(sealer))
@@ -103,18 +101,21 @@ pub(super) fn unfit(source: &KeySource) -> Result<OpenError, OpenError> {
     })
 }
 
-pub(super) fn any_sealed(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.query_row(
+pub(super) fn any_sealed(sql: Sql<'_>) -> sql::Result<bool> {
+    sql.one(
         "SELECT EXISTS (SELECT 1 FROM accounts WHERE length(credentials) > 0)",
-        [],
+        values![],
         |row| row.get(0),
     )
 }
 
-pub(super) fn note_check(connection: &Connection, sealer: &Sealer) -> Result<(), OpenError> {
+pub(super) fn note_check(sql: Sql<'_>, sealer: &Sealer) -> Result<(), OpenError> {
     let check = sealer.seal_bytes(CHECK, CHECK)?;
-    connection
-        .execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('key_check', ?)", [check])?;
+    sql.execute(
+        "INSERT INTO meta (name, value) VALUES ('key_check', ?1)
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        values![check],
+    )?;
     Ok(())
 }
 

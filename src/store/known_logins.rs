@@ -2,9 +2,9 @@
 //! a restart.
 
 use aws_lc_rs::rand;
-use rusqlite::{Connection, OptionalExtension, params};
 
 use super::operations::{Operation, StateChange};
+use super::sql::{self, Sql, no_limit, values};
 use super::{KnownLogin, OpenError, UnixTime};
 use crate::secret::Secret;
 
@@ -18,10 +18,9 @@ const MAX_ROWS: i64 = 80_000;
 const LIFE: i64 = 90 * 24 * 3600;
 
 /// The key of the hashes, made at the first time.
-pub(super) fn key(connection: &Connection) -> Result<Secret, OpenError> {
-    let found = connection
-        .query_row("SELECT value FROM meta WHERE name = ?", [KEY], |row| row.get::<_, Vec<u8>>(0))
-        .optional()?;
+pub(super) fn key(sql: Sql<'_>) -> Result<Secret, OpenError> {
+    let found =
+        sql.optional("SELECT value FROM meta WHERE name = ?1", values![KEY], |row| row.get(0))?;
     if let Some(key) = found {
         return Ok(Secret::new(key));
     }
@@ -30,15 +29,16 @@ pub(super) fn key(connection: &Connection) -> Result<Secret, OpenError> {
         path: "random numbers".into(),
         source: std::io::Error::other("the operating system provides none"),
     })?;
-    connection.execute("INSERT INTO meta (name, value) VALUES (?, ?)", params![KEY, key])?;
+    sql.execute("INSERT INTO meta (name, value) VALUES (?1, ?2)", values![KEY, key])?;
     Ok(Secret::new(key))
 }
 
 /// All rows, the one that was not used for longest first.
-pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<KnownLogin>> {
-    connection
-        .prepare("SELECT key, is_place, network, upstream, is_open, seen FROM known_logins ORDER BY seen")?
-        .query_map([], |row| {
+pub(super) fn load(sql: Sql<'_>) -> sql::Result<Vec<KnownLogin>> {
+    sql.rows(
+        "SELECT key, is_place, network, upstream, is_open, seen FROM known_logins ORDER BY seen",
+        values![],
+        |row| {
             Ok(KnownLogin {
                 key: row.get(0)?,
                 is_place: row.get(1)?,
@@ -47,8 +47,8 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<KnownLogin>>
                 is_open: row.get(4)?,
                 seen: UnixTime(row.get(5)?),
             })
-        })?
-        .collect()
+        },
+    )
 }
 
 /// Takes in what the guard of logins recognizes after a restart, and what it does not any more.
@@ -60,29 +60,28 @@ pub fn know_logins(
 ) -> impl StateChange<()> + use<> {
     move |state: &mut Operation<'_>| {
         for key in &forgotten {
-            state.cached("DELETE FROM known_logins WHERE key = ?")?.execute([key])?;
+            state.sql.execute("DELETE FROM known_logins WHERE key = ?1", values![key])?;
         }
         for row in &used {
-            state.cached(
-                "INSERT INTO known_logins (key, is_place, network, upstream, is_open, seen) VALUES (?, ?, ?, ?, ?, ?)
+            state.sql.execute(
+                "INSERT INTO known_logins (key, is_place, network, upstream, is_open, seen) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT (key) DO UPDATE SET seen = excluded.seen",
-            )?
-            .execute(params![
-                row.key,
-                row.is_place,
-                row.network,
-                row.upstream,
-                row.is_open,
-                row.seen.0
-            ])?;
+                values![row.key, row.is_place, row.network, row.upstream, row.is_open, row.seen.0],
+            )?;
         }
-        state
-            .cached("DELETE FROM known_logins WHERE seen < ?")?
-            .execute([now.0.saturating_sub(LIFE)])?;
-        state.cached(
-            "DELETE FROM known_logins WHERE key IN (SELECT key FROM known_logins ORDER BY seen DESC LIMIT -1 OFFSET ?)",
-        )?
-        .execute([MAX_ROWS])?;
+        state.sql.execute(
+            "DELETE FROM known_logins WHERE seen < ?1",
+            values![now.0.saturating_sub(LIFE)],
+        )?;
+        state.sql.execute(
+            concat!(
+                "DELETE FROM known_logins WHERE key IN (
+                     SELECT key FROM known_logins ORDER BY seen DESC LIMIT ",
+                no_limit!(),
+                " OFFSET ?1)"
+            ),
+            values![MAX_ROWS],
+        )?;
         Ok(())
     }
 }

@@ -1,9 +1,8 @@
 //! Lessons from what an app fetches, in SQL.
 
-use rusqlite::{OptionalExtension, params};
-
 use super::habit::{FetchLesson, habit_in};
 use super::operations::{StateChange, hash, of_known};
+use super::sql::values;
 use super::{Change, UnixTime};
 use crate::account::AccountId;
 use crate::secret::DeviceToken;
@@ -19,22 +18,23 @@ pub fn learned(
 ) -> impl StateChange<()> + use<> {
     let token = token.clone();
     of_known(account, move |state, row, account| {
-        let found = state
-            .cached("SELECT fetched_plain, left_plain, left_senders FROM tokens WHERE account = ? AND hash = ?")?
-            .query_row(params![row, hash(&token).as_ref()], |row| habit_in(row, 0))
-            .optional()?;
+        let found = state.sql.optional(
+            "SELECT fetched_plain, left_plain, left_senders FROM tokens WHERE account = ?1 AND hash = ?2",
+            values![row, hash(&token)],
+            |row| habit_in(row, 0),
+        )?;
         let Some(mut habit) = found else { return Ok(()) };
         habit.learn(&token, &lesson, now, std::time::Duration::ZERO);
-        state.cached(
-            "UPDATE tokens SET fetched_plain = ?, left_plain = ?, left_senders = ? WHERE account = ? AND hash = ?",
-        )?
-        .execute(params![
-            habit.fetched.map(|at| at.0),
-            habit.left.map(|at| at.0),
-            habit.senders.concat(),
-            row,
-            hash(&token).as_ref()
-        ])?;
+        state.sql.execute(
+            "UPDATE tokens SET fetched_plain = ?1, left_plain = ?2, left_senders = ?3 WHERE account = ?4 AND hash = ?5",
+            values![
+                habit.fetched.map(|at| at.0),
+                habit.left.map(|at| at.0),
+                habit.senders.concat(),
+                row,
+                hash(&token)
+            ],
+        )?;
         let tokens = state.tokens(row)?;
         state.changes.push(Change::Tokens { account: account.clone(), credentials: None, tokens });
         Ok(())

@@ -5,35 +5,33 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use rusqlite::Connection;
-
 use super::known_logins;
 use super::mailboxes::idled_of;
 use super::operations::{RowId, account_in, generation, token_in, tokens_of};
 use super::quarantine::token_records;
 use super::seal::Sealer;
+use super::sql::{self, Sql, values};
 use super::{AccountRecord, Generation, Loaded, Unannounced, UnixTime, Uptime};
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::secret::Secret;
 
 pub(super) fn load(
-    connection: &Connection,
+    sql: Sql<'_>,
     sealer: Option<&Sealer>,
     keeps_sessions: bool,
     login_key: Option<Secret>,
     now: UnixTime,
-) -> rusqlite::Result<Loaded> {
-    let rows = connection
-        .prepare(
-            "SELECT user, upstream, id, credentials, called, watched FROM accounts ORDER BY id",
-        )?
-        .query_map([], |row| {
-            let called = row.get::<_, Option<i64>>(4)?.map(UnixTime);
-            let (account, id) = (account_in(row, 0)?, row.get::<_, RowId>(2)?);
-            Ok((account, id, row.get::<_, Vec<u8>>(3)?, called, row.get(5)?))
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
+) -> sql::Result<Loaded> {
+    let rows = sql.rows(
+        "SELECT name, upstream, id, credentials, called, watched FROM accounts ORDER BY id",
+        values![],
+        |row| {
+            let called = row.get::<Option<i64>>(4)?.map(UnixTime);
+            let (account, id) = (account_in(row, 0)?, row.get::<RowId>(2)?);
+            Ok((account, id, row.get::<Vec<u8>>(3)?, called, row.get(5)?))
+        },
+    )?;
     let mut accounts = Vec::with_capacity(rows.len());
     // Accounts of one mail server share its name.
     let mut upstreams: HashSet<Arc<str>> = HashSet::new();
@@ -43,24 +41,22 @@ pub(super) fn load(
             None => _ = upstreams.insert(Arc::clone(&account.upstream)),
         }
         let credentials = sealer.and_then(|sealer| unseal(sealer, &account, &sealed));
-        let (tokens, idled) = (tokens_of(connection, row)?, idled_of(connection, row)?);
+        let (tokens, idled) = (tokens_of(sql, row)?, idled_of(sql, row)?);
         accounts.push(AccountRecord { account, credentials, tokens, idled, called, is_watched });
     }
-    let mut unannounced = unannounced(connection)?;
+    let mut unannounced = unannounced(sql)?;
     // With kept sessions, their pool calls devices back, at a pace of its own.
     if !keeps_sessions {
         call_back(&accounts, &mut unannounced, now);
     }
-    let known_logins = known_logins::load(connection)?;
-    let tokens = token_records(connection)?;
-    // The pages that all of this was read from.
-    connection.execute_batch("PRAGMA shrink_memory")?;
+    let known_logins = known_logins::load(sql)?;
+    let tokens = token_records(sql)?;
     Ok(Loaded {
         accounts,
         unannounced,
         tokens,
         accepted: Vec::new(),
-        served: served(connection)?,
+        served: served(sql)?,
         known_logins,
         login_key,
     })
@@ -77,20 +73,19 @@ fn unseal(sealer: &Sealer, account: &AccountId, sealed: &[u8]) -> Option<Arc<Cre
     credentials.ok().map(Arc::new)
 }
 
-fn unannounced(connection: &Connection) -> rusqlite::Result<Vec<Unannounced>> {
-    connection
-        .prepare(
-            "SELECT token, max(pending), max(pending_since) FROM tokens WHERE pending IS NOT NULL
-             GROUP BY hash ORDER BY min(pending)",
-        )?
-        .query_map([], |row| {
+fn unannounced(sql: Sql<'_>) -> sql::Result<Vec<Unannounced>> {
+    sql.rows(
+        "SELECT max(token), max(pending), max(pending_since) FROM tokens WHERE pending IS NOT NULL
+         GROUP BY hash ORDER BY min(pending)",
+        values![],
+        |row| {
             Ok(Unannounced {
                 token: token_in(row, 0)?,
                 generation: generation(row.get(1)?),
-                since: UnixTime(row.get::<_, Option<i64>>(2)?.unwrap_or_default()),
+                since: UnixTime(row.get::<Option<i64>>(2)?.unwrap_or_default()),
             })
-        })?
-        .collect()
+        },
+    )
 }
 
 /// Without credentials an account cannot be watched: its tokens are posted, so that its devices come back and log in. It need
@@ -110,20 +105,21 @@ fn call_back(accounts: &[AccountRecord], unannounced: &mut Vec<Unannounced>, now
 }
 
 /// The running time in the state. Rarely stored values may be older than those stored with a token or a mailbox.
-fn served(connection: &Connection) -> rusqlite::Result<Uptime> {
-    connection
-        .query_row(
-            "SELECT max(coalesce(max(seconds), 0), coalesce((SELECT max(last_served) FROM tokens), 0),
-                 coalesce((SELECT max(last_idled) FROM idled), 0)) FROM served",
-            [],
-            |row| row.get(0),
-        )
-        .map(Uptime)
+fn served(sql: Sql<'_>) -> sql::Result<Uptime> {
+    sql.one(
+        "SELECT coalesce(max(seconds), 0) FROM (
+             SELECT seconds FROM served UNION ALL SELECT max(last_served) FROM tokens UNION ALL
+             SELECT max(last_idled) FROM idled) counts",
+        values![],
+        |row| row.get(0).map(Uptime),
+    )
 }
 
 /// Erases all sealed credentials. Returns true if there were any.
-pub(super) fn erase_credentials(connection: &Connection) -> rusqlite::Result<bool> {
-    let erased = connection
-        .execute("UPDATE accounts SET credentials = x'' WHERE length(credentials) > 0", [])?;
+pub(super) fn erase_credentials(sql: Sql<'_>) -> sql::Result<bool> {
+    let erased = sql.execute(
+        "UPDATE accounts SET credentials = ?1 WHERE length(credentials) > 0",
+        values![[0_u8; 0]],
+    )?;
     Ok(erased > 0)
 }

@@ -1,11 +1,10 @@
 //! Operations on the mailboxes of an account, in SQL: their positions, and the ones in which clients wait for mail.
 
-use rusqlite::{Connection, params};
-
 use super::operations::{
     Operation, Result, RowId, StateChange, account_in, generation, hash, of_known,
 };
 use super::server_news::StoredPosition;
+use super::sql::{self, Row, Sql, values};
 use super::{Announce, Change, Idled, MAX_IDLED, Position, UnixTime, Uptime};
 use crate::account::AccountId;
 use crate::mailbox_name::MailboxName;
@@ -54,9 +53,7 @@ pub fn noticed(
 #[must_use]
 pub fn call(account: &AccountId, now: UnixTime) -> impl StateChange<()> + use<> {
     of_known(account, move |state, row, _| {
-        state
-            .cached("UPDATE accounts SET called = ? WHERE id = ?")?
-            .execute(params![now.0, row])?;
+        state.sql.execute("UPDATE accounts SET called = ?1 WHERE id = ?2", values![now.0, row])?;
         state.announce(row, &Announce::All, now)
     })
 }
@@ -70,17 +67,16 @@ pub fn client_idles(
 ) -> impl StateChange<()> + use<> {
     let mailbox = MailboxName::from(mailbox);
     of_known(account, move |state, row, account| {
-        state
-            .cached(
-                "INSERT INTO idled (account, name, last_idled) VALUES (?, ?, ?)
+        state.sql.execute(
+            "INSERT INTO idled (account, name, last_idled) VALUES (?1, ?2, ?3)
              ON CONFLICT (account, name) DO UPDATE SET last_idled = excluded.last_idled",
-            )?
-            .execute(params![row, &*mailbox, now.0])?;
-        state.cached(
+            values![row, &*mailbox, now.0],
+        )?;
+        state.sql.execute(
             "DELETE FROM idled WHERE account = ?1 AND name NOT IN (
                  SELECT name FROM idled WHERE account = ?1 ORDER BY name = ?2 DESC, last_idled DESC LIMIT ?3)",
-        )?
-        .execute(params![row, &*mailbox, i64::try_from(MAX_IDLED).unwrap_or(i64::MAX)])?;
+            values![row, &*mailbox, MAX_IDLED],
+        )?;
         state.publish_idled(row, account)
     })
 }
@@ -94,9 +90,10 @@ pub fn forget_idled(
 ) -> impl StateChange<bool> + use<> {
     let mailbox = MailboxName::from(mailbox);
     of_known(account, move |state, row, account| {
-        let forgotten = state
-            .cached("DELETE FROM idled WHERE account = ? AND name = ? AND last_idled < ?")?
-            .execute(params![row, &*mailbox, limit.0])?;
+        let forgotten = state.sql.execute(
+            "DELETE FROM idled WHERE account = ?1 AND name = ?2 AND last_idled < ?3",
+            values![row, &*mailbox, limit.0],
+        )?;
         if forgotten > 0 {
             state.publish_idled(row, account)?;
         }
@@ -109,16 +106,19 @@ pub fn forget_idled(
 #[must_use]
 pub fn served(now: Uptime, limit: Uptime) -> impl StateChange<usize> + use<> {
     move |state: &mut Operation<'_>| {
-        state.cached("UPDATE served SET seconds = max(seconds, ?)")?.execute([now.0])?;
+        // Written also if nothing changes: a write that succeeds shows that the disk has room again.
+        state.sql.execute(
+            "UPDATE served SET seconds = CASE WHEN seconds < ?1 THEN ?1 ELSE seconds END",
+            values![now.0],
+        )?;
         let expired = state.expire_tokens(limit)?;
-        let stale = state
-            .cached(
-                "SELECT id, user, upstream FROM accounts
-                 WHERE id IN (SELECT account FROM idled WHERE last_idled < ?)",
-            )?
-            .query_map([limit.0], |row| Ok((row.get(0)?, account_in(row, 1)?)))?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        state.cached("DELETE FROM idled WHERE last_idled < ?")?.execute([limit.0])?;
+        let stale: Vec<(RowId, AccountId)> = state.sql.rows(
+            "SELECT id, name, upstream FROM accounts
+             WHERE id IN (SELECT account FROM idled WHERE last_idled < ?1)",
+            values![limit.0],
+            |row| Ok((row.get(0)?, account_in(row, 1)?)),
+        )?;
+        state.sql.execute("DELETE FROM idled WHERE last_idled < ?1", values![limit.0])?;
         stale.iter().try_for_each(|(row, account)| state.publish_idled(*row, account))?;
         Ok(expired)
     }
@@ -139,10 +139,10 @@ impl Operation<'_> {
         let tokens = self.tokens(row)?.into_iter().map(|seen| seen.token);
         let tokens: Vec<DeviceToken> = tokens.filter(|token| announce.includes(token)).collect();
         for token in &tokens {
-            self.cached(
-                "UPDATE tokens SET pending = ?, pending_since = ? WHERE account = ? AND hash = ?",
-            )?
-            .execute(params![*self.generation, now.0, row, hash(token).as_ref()])?;
+            self.sql.execute(
+                "UPDATE tokens SET pending = ?1, pending_since = ?2 WHERE account = ?3 AND hash = ?4",
+                values![*self.generation, now.0, row, hash(token)],
+            )?;
         }
         self.changes.push(Change::Pending { tokens, generation: generation(*self.generation) });
         Ok(())
@@ -153,31 +153,31 @@ impl Operation<'_> {
         account: &AccountId,
     ) -> Result<Vec<(MailboxName, Position)>> {
         let Some(row) = self.row(account)? else { return Ok(Vec::new()) };
-        let positions = self
-            .cached("SELECT name, uid_validity, uid_next FROM mailboxes WHERE account = ? ORDER BY name")?
-            .query_map([row], |row| {
-                Ok((row.get::<_, String>(0)?.into(), Position { uid_validity: loaded(row.get(1)?), uid_next: loaded(row.get(2)?) }))
-            })?
-            .collect::<rusqlite::Result<_>>()?;
-        Ok(positions)
+        Ok(self.sql.rows(
+            "SELECT name, uid_validity, uid_next FROM mailboxes WHERE account = ?1 ORDER BY name",
+            values![row],
+            |row| Ok((row.get::<String>(0)?.into(), position_in(row, 1)?)),
+        )?)
     }
 
     fn publish_idled(&mut self, row: RowId, account: &AccountId) -> Result<()> {
-        let mailboxes = idled_of(self.connection, row)?;
+        let mailboxes = idled_of(self.sql, row)?;
         self.changes.push(Change::Idled { account: account.clone(), mailboxes });
         Ok(())
     }
 }
 
-pub(super) fn idled_of(connection: &Connection, row: RowId) -> rusqlite::Result<Vec<Idled>> {
-    connection
-        .prepare_cached(
-            "SELECT name, last_idled FROM idled WHERE account = ? ORDER BY last_idled DESC, name",
-        )?
-        .query_map([row], |row| {
-            Ok(Idled { name: row.get::<_, String>(0)?.into(), last: Uptime(row.get(1)?) })
-        })?
-        .collect()
+pub(super) fn idled_of(sql: Sql<'_>, row: RowId) -> sql::Result<Vec<Idled>> {
+    sql.rows(
+        "SELECT name, last_idled FROM idled WHERE account = ?1 ORDER BY last_idled DESC, name",
+        values![row],
+        |row| Ok(Idled { name: row.get::<String>(0)?.into(), last: Uptime(row.get(1)?) }),
+    )
+}
+
+/// From the columns `uid_validity` and `uid_next`.
+pub(super) fn position_in(row: &Row<'_>, first: usize) -> sql::Result<Position> {
+    Ok(Position { uid_validity: loaded(row.get(first)?), uid_next: loaded(row.get(first + 1)?) })
 }
 
 /// A number as SQLite can hold it, which has no unsigned ones. The parser reads none that is larger.

@@ -29,6 +29,7 @@ mod schema;
 mod seal;
 mod server_news;
 mod settings;
+mod sql;
 mod status;
 mod worker;
 mod write_failures;
@@ -58,6 +59,7 @@ use crate::mailbox_name::MailboxName;
 use operations::Operation;
 pub use operations::StateChange;
 use rusqlite::TransactionBehavior;
+use sql::Sql;
 use worker::Worker;
 
 /// All kinds of changes: each is a function that returns a [`StateChange`] for [`Store::commit`].
@@ -98,20 +100,22 @@ impl Store {
         let mut connection = schema::connect(&settings.directory)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         schema::migrate(&transaction)?;
+        let sql = Sql::Sqlite(&transaction);
         let sealer = match &settings.credentials {
-            CredentialStorage::Sealed(source) => Some(key::sealer(&transaction, source)?),
+            CredentialStorage::Sealed(source) => Some(key::sealer(sql, source)?),
             CredentialStorage::Memory | CredentialStorage::None => None,
         };
-        let erased = sealer.is_none() && load::erase_credentials(&transaction)?;
-        let login_key = Some(known_logins::key(&transaction)?);
+        let erased = sealer.is_none() && load::erase_credentials(sql)?;
+        let login_key = Some(known_logins::key(sql)?);
         let loaded = load::load(
-            &transaction,
+            sql,
             sealer.as_ref(),
             settings.keeps_sessions(),
             login_key,
             UnixTime::now(),
         )?;
         transaction.commit()?;
+        schema::release_memory(&connection)?;
         if erased {
             schema::truncate_journal(&connection)?;
             tracing::info!(

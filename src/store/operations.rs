@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{Digest, SHA256, digest};
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
-
 use super::habit::habit_in;
 use super::seal::Sealer;
+use super::sql::{self, Row, Sql, SqlError, Value, no_limit, values};
 use super::{Change, DualTime, Generation, MAX_TOKENS, StoreError, StoredToken, UnixTime, Uptime};
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::secret::DeviceToken;
+use aws_lc_rs::digest::{Digest, SHA256, digest};
 
 pub(super) type Result<T, E = StoreError> = std::result::Result<T, E>;
 
@@ -31,7 +30,7 @@ impl<T, F> StateChange<T> for F where
 
 /// One operation's view of the state, within its savepoint.
 pub struct Operation<'a> {
-    pub(super) connection: &'a Connection,
+    pub(super) sql: Sql<'a>,
     /// None if credentials are in memory only.
     pub(super) sealer: Option<&'a Sealer>,
     /// The newest generation that was given out.
@@ -66,20 +65,20 @@ pub fn register(
     let (account, token) = (account.clone(), token.clone());
     move |state: &mut Operation<'_>| {
         let sealed = state.seal(&account, credentials.as_deref())?;
-        let row: RowId = state
-            .cached(
-                "INSERT INTO accounts (user, upstream, credentials, created, watched) VALUES (?, ?, ?, ?, ?)
-                 ON CONFLICT (user, upstream) DO UPDATE SET credentials = excluded.credentials RETURNING id",
-            )?
-            .query_row(params![account.user, account.upstream, sealed, now.wall.0, is_watched], |row| row.get(0))?;
+        let row: RowId = state.sql.one(
+            "INSERT INTO accounts (name, upstream, credentials, created, watched) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (name, upstream) DO UPDATE SET credentials = excluded.credentials RETURNING id",
+            values![account.user, account.upstream, sealed, now.wall.0, is_watched],
+            |row| row.get(0),
+        )?;
         state.forget_erased(&account)?;
         let is_new = !state.has_token(row, &token)?;
-        state.cached(
+        state.sql.execute(
             "INSERT INTO tokens (account, hash, token, first_seen, last_seen, last_served) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
              ON CONFLICT (account, hash)
              DO UPDATE SET last_seen = excluded.last_seen, last_served = excluded.last_served",
-        )?
-        .execute(params![row, hash(&token).as_ref(), token.expose(), now.wall.0, now.served.0])?;
+            values![row, hash(&token), token.expose(), now.wall.0, now.served.0],
+        )?;
         state.handed_over(&token, now)?;
         if is_new {
             state.replace(row, &token)?;
@@ -103,7 +102,7 @@ pub fn remove_token(account: &AccountId, token: &DeviceToken) -> impl StateChang
 pub fn remove_account(account: &AccountId) -> impl StateChange<()> + use<> {
     of_known(account, |state, row, account| {
         let tokens = state.tokens(row)?;
-        state.cached("DELETE FROM tokens WHERE account = ?")?.execute([row])?;
+        state.sql.execute("DELETE FROM tokens WHERE account = ?1", values![row])?;
         tokens.into_iter().try_for_each(|seen| state.left(seen.token))?;
         state.publish_or_erase(row, account)
     })
@@ -118,9 +117,10 @@ pub fn credentials_changed(
     let account = account.clone();
     move |state: &mut Operation<'_>| {
         let sealed = state.seal(&account, Some(&credentials))?;
-        let known = state
-            .cached("UPDATE accounts SET credentials = ? WHERE user = ? AND upstream = ?")?
-            .execute(params![sealed, account.user, account.upstream])?;
+        let known = state.sql.execute(
+            "UPDATE accounts SET credentials = ?1 WHERE name = ?2 AND upstream = ?3",
+            values![sealed, account.user, account.upstream],
+        )?;
         if known > 0 {
             state.changes.push(Change::Credentials { account, credentials });
         }
@@ -138,14 +138,13 @@ pub fn announced(
 ) -> impl StateChange<()> + use<> {
     let token = token.clone();
     move |state: &mut Operation<'_>| {
-        let known = state
-            .cached(
-                "UPDATE tokens SET accepted = ?, given_up = NULL, given_up_reason = NULL,
+        let known = state.sql.execute(
+            "UPDATE tokens SET accepted = ?1, given_up = NULL, given_up_reason = NULL,
                  gone = 0, gone_first = NULL, gone_last = NULL, gone_until = NULL, gone_served = NULL,
-                 pending = CASE WHEN pending > ? THEN pending END
-             WHERE hash = ?",
-            )?
-            .execute(params![now.0, number(generation), hash(&token).as_ref()])?;
+                 pending = CASE WHEN pending > ?2 THEN pending END
+             WHERE hash = ?3",
+            values![now.0, number(generation), hash(&token)],
+        )?;
         if known > 0 {
             state.publish_token(&token)?;
         }
@@ -163,42 +162,45 @@ pub fn gave_up(
 ) -> impl StateChange<()> + use<> {
     let (token, reason) = (token.clone(), reason.to_owned());
     move |state: &mut Operation<'_>| {
-        state.cached(
-            "UPDATE tokens SET given_up = ?, given_up_reason = ?, pending = CASE WHEN pending > ? THEN pending END
-             WHERE hash = ?",
-        )?
-        .execute(params![now.0, &reason, number(generation), hash(&token).as_ref()])?;
+        state.sql.execute(
+            "UPDATE tokens SET given_up = ?1, given_up_reason = ?2, pending = CASE WHEN pending > ?3 THEN pending END
+             WHERE hash = ?4",
+            values![now.0, reason, number(generation), hash(&token)],
+        )?;
         Ok(())
     }
 }
 
 impl Operation<'_> {
     fn has_token(&self, row: RowId, token: &DeviceToken) -> Result<bool> {
-        let has = self
-            .cached("SELECT EXISTS (SELECT 1 FROM tokens WHERE account = ? AND hash = ?)")?
-            .query_row(params![row, hash(token).as_ref()], |row| row.get(0))?;
-        Ok(has)
+        Ok(self.sql.one(
+            "SELECT EXISTS (SELECT 1 FROM tokens WHERE account = ?1 AND hash = ?2)",
+            values![row, hash(token)],
+            |row| row.get(0),
+        )?)
     }
 
     fn drop_surplus(&mut self, row: RowId, newest: &DeviceToken) -> Result<()> {
-        let surplus = self
-            .cached(
+        let surplus = self.sql.rows(
+            concat!(
                 "DELETE FROM tokens WHERE id IN (
-                     SELECT id FROM tokens WHERE account = ? ORDER BY hash = ? DESC, last_served DESC, id DESC
-                     LIMIT -1 OFFSET ?)
-                 RETURNING token",
-            )?
-            .query_map(params![row, hash(newest).as_ref(), i64::try_from(MAX_TOKENS).unwrap_or(i64::MAX)], |row| {
-                token_in(row, 0)
-            })?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
+                     SELECT id FROM tokens WHERE account = ?1 ORDER BY hash = ?2 DESC, last_served DESC, id DESC
+                     LIMIT ",
+                no_limit!(),
+                " OFFSET ?3)
+                 RETURNING token"
+            ),
+            values![row, hash(newest), MAX_TOKENS],
+            |row| token_in(row, 0),
+        )?;
         surplus.into_iter().try_for_each(|token| self.left(token))
     }
 
     fn remove_token(&mut self, row: RowId, account: &AccountId, token: &DeviceToken) -> Result<()> {
-        let removed = self
-            .cached("DELETE FROM tokens WHERE account = ? AND hash = ?")?
-            .execute(params![row, hash(token).as_ref()])?;
+        let removed = self.sql.execute(
+            "DELETE FROM tokens WHERE account = ?1 AND hash = ?2",
+            values![row, hash(token)],
+        )?;
         if removed > 0 {
             self.left(token.clone())?;
             self.publish_or_erase(row, account)?;
@@ -213,11 +215,12 @@ impl Operation<'_> {
         reason: &str,
         now: UnixTime,
     ) -> Result<()> {
-        let accounts = self
-            .cached("SELECT id, user, upstream FROM accounts WHERE id IN (SELECT account FROM tokens WHERE hash = ?)")?
-            .query_map([hash(token).as_ref()], |row| Ok((row.get(0)?, account_in(row, 1)?)))?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        self.cached("DELETE FROM tokens WHERE hash = ?")?.execute([hash(token).as_ref()])?;
+        let accounts: Vec<(RowId, AccountId)> = self.sql.rows(
+            "SELECT id, name, upstream FROM accounts WHERE id IN (SELECT account FROM tokens WHERE hash = ?1)",
+            values![hash(token)],
+            |row| Ok((row.get(0)?, account_in(row, 1)?)),
+        )?;
+        self.sql.execute("DELETE FROM tokens WHERE hash = ?1", values![hash(token)])?;
         self.left(token.clone())?;
         accounts.iter().try_for_each(|(row, account)| {
             self.publish_or_erase_because(*row, account, reason, now)
@@ -226,13 +229,12 @@ impl Operation<'_> {
 
     /// Removes the tokens last seen before `limit`. Returns how many.
     pub(super) fn expire_tokens(&mut self, limit: Uptime) -> Result<usize> {
-        let expired = self
-            .cached(
-                "SELECT a.id, a.user, a.upstream, t.token FROM tokens t JOIN accounts a ON a.id = t.account
-                 WHERE t.last_served < ?",
-            )?
-            .query_map([limit.0], |row| Ok((row.get(0)?, account_in(row, 1)?, token_in(row, 3)?)))?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let expired: Vec<(RowId, AccountId, DeviceToken)> = self.sql.rows(
+            "SELECT a.id, a.name, a.upstream, t.token FROM tokens t JOIN accounts a ON a.id = t.account
+             WHERE t.last_served < ?1",
+            values![limit.0],
+            |row| Ok((row.get(0)?, account_in(row, 1)?, token_in(row, 3)?)),
+        )?;
         for (row, account, token) in &expired {
             self.remove_token(*row, account, token)?;
         }
@@ -243,7 +245,7 @@ impl Operation<'_> {
     fn publish_or_erase(&mut self, row: RowId, account: &AccountId) -> Result<()> {
         let tokens = self.tokens(row)?;
         if tokens.is_empty() {
-            self.cached("DELETE FROM accounts WHERE id = ?")?.execute([row])?;
+            self.sql.execute("DELETE FROM accounts WHERE id = ?1", values![row])?;
         }
         self.changes.push(Change::Tokens { account: account.clone(), credentials: None, tokens });
         Ok(())
@@ -266,9 +268,11 @@ impl Operation<'_> {
 
     /// After a token was removed from an account: says so if no other account has it.
     pub(super) fn left(&mut self, token: DeviceToken) -> Result<()> {
-        let elsewhere: bool = self
-            .cached("SELECT EXISTS (SELECT 1 FROM tokens WHERE hash = ?)")?
-            .query_row([hash(&token).as_ref()], |row| row.get(0))?;
+        let elsewhere: bool = self.sql.one(
+            "SELECT EXISTS (SELECT 1 FROM tokens WHERE hash = ?1)",
+            values![hash(&token)],
+            |row| row.get(0),
+        )?;
         if !elsewhere {
             self.changes.push(Change::Gone { token });
         }
@@ -284,52 +288,39 @@ impl Operation<'_> {
     }
 
     pub(super) fn row(&self, account: &AccountId) -> Result<Option<RowId>> {
-        let row = self
-            .cached("SELECT id FROM accounts WHERE user = ? AND upstream = ?")?
-            .query_row(params![account.user, account.upstream], |row| row.get(0))
-            .optional()?;
-        Ok(row)
+        Ok(self.sql.optional(
+            "SELECT id FROM accounts WHERE name = ?1 AND upstream = ?2",
+            values![account.user, account.upstream],
+            |row| row.get(0),
+        )?)
     }
 
     pub(super) fn tokens(&self, row: RowId) -> Result<Vec<StoredToken>> {
-        Ok(tokens_of(self.connection, row)?)
-    }
-
-    pub(super) fn cached(&self, sql: &str) -> Result<CachedStatement<'_>> {
-        Ok(self.connection.prepare_cached(sql)?)
+        Ok(tokens_of(self.sql, row)?)
     }
 }
 
-pub(super) fn tokens_of(connection: &Connection, row: RowId) -> rusqlite::Result<Vec<StoredToken>> {
-    let mut tokens: Vec<StoredToken> = connection
-        .prepare_cached(
-            "SELECT token, last_seen, fetched_plain, left_plain, left_senders FROM tokens WHERE account = ? ORDER BY id",
-        )?
-        .query_map([row], |row| {
-            Ok(StoredToken { token: token_in(row, 0)?, last_seen: UnixTime(row.get(1)?), habit: habit_in(row, 2)? })
-        })?
-        .collect::<rusqlite::Result<_>>()?;
+pub(super) fn tokens_of(sql: Sql<'_>, row: RowId) -> sql::Result<Vec<StoredToken>> {
+    let mut tokens = sql.rows(
+        "SELECT token, last_seen, fetched_plain, left_plain, left_senders FROM tokens WHERE account = ?1 ORDER BY id",
+        values![row],
+        |row| Ok(StoredToken { token: token_in(row, 0)?, last_seen: UnixTime(row.get(1)?), habit: habit_in(row, 2)? }),
+    )?;
     // Most accounts have one, for which the room of four was taken.
     tokens.shrink_to_fit();
     Ok(tokens)
 }
 
-pub(super) fn account_in(row: &Row<'_>, first: usize) -> rusqlite::Result<AccountId> {
-    Ok(AccountId {
-        user: row.get::<_, Arc<str>>(first)?,
-        upstream: row.get::<_, Arc<str>>(first + 1)?,
-    })
+pub(super) fn account_in(row: &Row<'_>, first: usize) -> sql::Result<AccountId> {
+    Ok(AccountId { user: row.get(first)?, upstream: row.get(first + 1)? })
 }
 
-pub(super) fn token_in(row: &Row<'_>, index: usize) -> rusqlite::Result<DeviceToken> {
-    let text = row.get_ref(index)?.as_bytes()?;
-    DeviceToken::new(text).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(
-            index,
-            rusqlite::types::Type::Text,
-            Box::new(error),
-        )
-    })
+pub(super) fn token_in(row: &Row<'_>, column: usize) -> sql::Result<DeviceToken> {
+    let unexpected = || SqlError::Unexpected { column };
+    match row.value(column)? {
+        Value::Text(text) => DeviceToken::new(text.as_bytes()).map_err(|_| unexpected()),
+        _ => Err(unexpected()),
+    }
 }
 
 pub(super) fn generation(value: i64) -> Generation {

@@ -1,8 +1,7 @@
 //! Tokens that the notification server says are gone, and the accounts that are erased because of them, in SQL.
 
-use rusqlite::{Connection, Row, params};
-
 use super::operations::{Operation, Result, RowId, StateChange, account_in, hash, token_in};
+use super::sql::{self, Row, Sql, values};
 use super::{Change, DualTime, Erased, MAX_ERASED, QuarantineRecord, TokenRecord, UnixTime};
 use crate::account::AccountId;
 use crate::secret::DeviceToken;
@@ -31,25 +30,25 @@ pub fn quarantined(
     let token = token.clone();
     move |state: &mut Operation<'_>| {
         let key = hash(&token);
-        let is_over: bool = state
-            .cached(
-                "SELECT EXISTS (
-                     SELECT 1 FROM tokens WHERE hash = ?1 AND ?2 - gone_served >= ?3 AND EXISTS (
-                         SELECT 1 FROM tokens o WHERE o.accepted >= tokens.gone_last
-                             AND o.account NOT IN (SELECT account FROM tokens WHERE hash = ?1)))",
-            )?
-            .query_row(params![key.as_ref(), now.served.0, DAY], |row| row.get(0))?;
+        let is_over: bool = state.sql.one(
+            "SELECT EXISTS (
+                 SELECT 1 FROM tokens WHERE hash = ?1 AND ?2 - gone_served >= ?3 AND EXISTS (
+                     SELECT 1 FROM tokens o WHERE o.accepted >= tokens.gone_last
+                         AND o.account NOT IN (SELECT account FROM tokens WHERE hash = ?1)))",
+            values![key, now.served.0, DAY],
+            |row| row.get(0),
+        )?;
         if answers >= ANSWERS && is_over {
             let reason = "the notification server said for at least a day that the app's token is gone (410)";
             state.forget_token(&token, reason, now.wall)?;
             return Ok(true);
         }
-        state.cached(
+        state.sql.execute(
             "UPDATE tokens SET gone = ?2, gone_first = coalesce(gone_first, ?3), gone_last = ?3, gone_until = ?4,
                  gone_served = coalesce(gone_served, ?5)
              WHERE hash = ?1",
-        )?
-        .execute(params![key.as_ref(), answers, now.wall.0, until.0, now.served.0])?;
+            values![key, answers, now.wall.0, until.0, now.served.0],
+        )?;
         state.publish_token(&token)?;
         Ok(false)
     }
@@ -59,12 +58,14 @@ impl Operation<'_> {
     /// A client has handed the token over. If it is in quarantine, the app is there: the token may be posted soon, and the day
     /// before its removal begins again.
     pub(super) fn handed_over(&mut self, token: &DeviceToken, now: DualTime) -> Result<()> {
-        let changed = self
-            .cached(
-                "UPDATE tokens SET gone_until = min(gone_until, max(?2, gone_last + ?3)), gone_served = ?4
-                 WHERE hash = ?1 AND gone > 0",
-            )?
-            .execute(params![hash(token).as_ref(), now.wall.0, HANDED_OVER_PAUSE, now.served.0])?;
+        let changed = self.sql.execute(
+            "UPDATE tokens SET gone_served = ?4, gone_until = CASE
+                 WHEN gone_until <= ?2 OR gone_until <= gone_last + ?3 THEN gone_until
+                 WHEN gone_last + ?3 < ?2 THEN ?2
+                 ELSE gone_last + ?3 END
+             WHERE hash = ?1 AND gone > 0",
+            values![hash(token), now.wall.0, HANDED_OVER_PAUSE, now.served.0],
+        )?;
         if changed > 0 {
             self.publish_token(token)?;
         }
@@ -74,15 +75,18 @@ impl Operation<'_> {
     /// The account has got a token that it did not have. If exactly one of its tokens is in quarantine, was in it for more
     /// than one answer, and was not handed over since, the device has replaced that one.
     pub(super) fn replace(&mut self, row: RowId, newest: &DeviceToken) -> Result<()> {
-        let replaced: Vec<(DeviceToken, bool)> = self
-            .cached("SELECT token, gone >= ? AND last_seen < gone_first FROM tokens WHERE account = ? AND gone > 0")?
-            .query_map(params![REPLACED_ANSWERS, row], |row| Ok((token_in(row, 0)?, row.get(1)?)))?
-            .collect::<rusqlite::Result<_>>()?;
+        let replaced: Vec<(DeviceToken, bool)> = self.sql.rows(
+            "SELECT token, gone >= ?1 AND last_seen < gone_first FROM tokens WHERE account = ?2 AND gone > 0",
+            values![REPLACED_ANSWERS, row],
+            |row| Ok((token_in(row, 0)?, row.get(1)?)),
+        )?;
         if let [(token, true)] = replaced.as_slice()
             && token != newest
         {
-            self.cached("DELETE FROM tokens WHERE account = ? AND hash = ?")?
-                .execute(params![row, hash(token).as_ref()])?;
+            self.sql.execute(
+                "DELETE FROM tokens WHERE account = ?1 AND hash = ?2",
+                values![row, hash(token)],
+            )?;
             self.left(token.clone())?;
         }
         Ok(())
@@ -90,12 +94,12 @@ impl Operation<'_> {
 
     /// Tells what is known of a token now.
     pub(super) fn publish_token(&mut self, token: &DeviceToken) -> Result<()> {
-        let record = self
-            .cached(
-                "SELECT max(accepted) IS NOT NULL, coalesce(max(gone), 0), max(gone_first), max(gone_until)
-                 FROM tokens WHERE hash = ?",
-            )?
-            .query_row([hash(token).as_ref()], |row| record_in(row, 0))?;
+        let record = self.sql.one(
+            "SELECT max(accepted) IS NOT NULL, coalesce(max(gone), 0), max(gone_first), max(gone_until)
+             FROM tokens WHERE hash = ?1",
+            values![hash(token)],
+            |row| record_in(row, 0),
+        )?;
         self.changes.push(Change::Token { token: token.clone(), record });
         Ok(())
     }
@@ -107,65 +111,62 @@ impl Operation<'_> {
         reason: &str,
         now: UnixTime,
     ) -> Result<()> {
-        self.cached("DELETE FROM erased WHERE user = ?1 AND upstream = ?2 OR at < ?3")?
-            .execute(params![account.user, account.upstream, now.0.saturating_sub(MEMORY)])?;
-        self.cached("INSERT INTO erased (user, upstream, at, reason) VALUES (?, ?, ?, ?)")?
-            .execute(params![account.user, account.upstream, now.0, reason])?;
-        self.cached(
-            "DELETE FROM erased WHERE id NOT IN (SELECT id FROM erased ORDER BY id DESC LIMIT ?)",
-        )?
-        .execute([i64::try_from(MAX_ERASED).unwrap_or(i64::MAX)])?;
+        self.sql.execute(
+            "DELETE FROM erased WHERE name = ?1 AND upstream = ?2 OR at < ?3",
+            values![account.user, account.upstream, now.0.saturating_sub(MEMORY)],
+        )?;
+        self.sql.execute(
+            "INSERT INTO erased (name, upstream, at, reason) VALUES (?1, ?2, ?3, ?4)",
+            values![account.user, account.upstream, now.0, reason],
+        )?;
+        self.sql.execute(
+            "DELETE FROM erased WHERE id NOT IN (SELECT id FROM erased ORDER BY id DESC LIMIT ?1)",
+            values![MAX_ERASED],
+        )?;
         Ok(())
     }
 
     /// The account is there again.
     pub(super) fn forget_erased(&mut self, account: &AccountId) -> Result<()> {
-        self.cached("DELETE FROM erased WHERE user = ? AND upstream = ?")?
-            .execute(params![account.user, account.upstream])?;
+        self.sql.execute(
+            "DELETE FROM erased WHERE name = ?1 AND upstream = ?2",
+            values![account.user, account.upstream],
+        )?;
         Ok(())
     }
 
     /// The accounts erased within the last 30 days, the latest first.
     pub(super) fn erased(&mut self, now: UnixTime) -> Result<Vec<Erased>> {
-        let erased = self
-            .cached("SELECT user, upstream, at, reason FROM erased WHERE at >= ? ORDER BY id DESC")?
-            .query_map([now.0.saturating_sub(MEMORY)], |row| {
-                Ok(Erased {
-                    account: account_in(row, 0)?,
-                    at: UnixTime(row.get(2)?),
-                    reason: row.get(3)?,
-                })
-            })?
-            .collect::<rusqlite::Result<_>>()?;
-        Ok(erased)
+        Ok(self.sql.rows(
+            "SELECT name, upstream, at, reason FROM erased WHERE at >= ?1 ORDER BY id DESC",
+            values![now.0.saturating_sub(MEMORY)],
+            |row| {
+                let (at, reason) = (UnixTime(row.get(2)?), row.get(3)?);
+                Ok(Erased { account: account_in(row, 0)?, at, reason })
+            },
+        )?)
     }
 }
 
 /// All tokens of which something is known.
-pub(super) fn token_records(
-    connection: &Connection,
-) -> rusqlite::Result<Vec<(DeviceToken, TokenRecord)>> {
-    connection
-        .prepare(
-            "SELECT token, max(accepted) IS NOT NULL, max(gone), max(gone_first), max(gone_until) FROM tokens
-             WHERE accepted IS NOT NULL OR gone > 0 GROUP BY hash",
-        )?
-        .query_map([], |row| Ok((token_in(row, 0)?, record_in(row, 1)?)))?
-        .collect()
+pub(super) fn token_records(sql: Sql<'_>) -> sql::Result<Vec<(DeviceToken, TokenRecord)>> {
+    sql.rows(
+        "SELECT max(token), max(accepted) IS NOT NULL, max(gone), max(gone_first), max(gone_until) FROM tokens
+         WHERE accepted IS NOT NULL OR gone > 0 GROUP BY hash",
+        values![],
+        |row| Ok((token_in(row, 0)?, record_in(row, 1)?)),
+    )
 }
 
-fn record_in(row: &Row<'_>, first: usize) -> rusqlite::Result<TokenRecord> {
+fn record_in(row: &Row<'_>, first: usize) -> sql::Result<TokenRecord> {
     Ok(TokenRecord { accepted: row.get(first)?, quarantine: quarantine_in(row, first + 1)? })
 }
 
 /// From the columns `gone`, `gone_first` and `gone_until`.
-pub(super) fn quarantine_in(
-    row: &Row<'_>,
-    first: usize,
-) -> rusqlite::Result<Option<QuarantineRecord>> {
+pub(super) fn quarantine_in(row: &Row<'_>, first: usize) -> sql::Result<Option<QuarantineRecord>> {
     let answers: u32 = row.get(first)?;
-    let time = |index| {
-        Ok::<_, rusqlite::Error>(UnixTime(row.get::<_, Option<i64>>(index)?.unwrap_or_default()))
+    let time = |column| {
+        row.get::<Option<i64>>(column).map(|seconds| UnixTime(seconds.unwrap_or_default()))
     };
     let (since, until) = (time(first + 1)?, time(first + 2)?);
     Ok((answers > 0).then_some(QuarantineRecord { answers, since, until }))

@@ -6,13 +6,15 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::key::{self, SealingKey};
 use super::operations::{RowId, account_in};
 use super::seal::Sealer;
 use super::settings::{CredentialStorage, KeySource, StoreSettings};
+use super::sql::{Sql, values};
 use super::{OpenError, directory, schema};
+use crate::account::AccountId;
 
 /// The result of a rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +81,7 @@ impl<'a> Rotation<'a> {
     ) -> Result<Self, OpenError> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         schema::migrate(&transaction)?;
-        let old = key::sealer(&transaction, source)?;
+        let old = key::sealer(Sql::Sqlite(&transaction), source)?;
         Ok(Self { transaction, source, old, new })
     }
 
@@ -92,29 +94,35 @@ impl<'a> Rotation<'a> {
 
     fn commit(self) -> Result<(usize, usize), OpenError> {
         let new = Sealer::new(&self.new)?;
-        let rows = self
-            .transaction
-            .prepare("SELECT user, upstream, id, credentials FROM accounts WHERE length(credentials) > 0")?
-            .query_map([], |row| Ok((account_in(row, 0)?, row.get::<_, RowId>(2)?, row.get::<_, Vec<u8>>(3)?)))?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        let (mut resealed, mut left) = (0_usize, 0_usize);
-        for (account, row, sealed) in rows {
-            match self.old.unseal(&account, &sealed) {
-                Ok(credentials) => {
-                    let sealed = new.seal(&account, &credentials)?;
-                    self.transaction.execute(
-                        "UPDATE accounts SET credentials = ? WHERE id = ?",
-                        params![sealed, row],
-                    )?;
-                    resealed += 1;
-                }
-                Err(_) => left += 1,
-            }
-        }
-        key::note_check(&self.transaction, &new)?;
+        let counts = reseal(Sql::Sqlite(&self.transaction), &self.old, &new)?;
         self.transaction.commit()?;
-        Ok((resealed, left))
+        Ok(counts)
     }
+}
+
+/// Seals all credentials with the new key. Returns the numbers of those that are, and of those that the old key does not open.
+fn reseal(sql: Sql<'_>, old: &Sealer, new: &Sealer) -> Result<(usize, usize), OpenError> {
+    let rows: Vec<(AccountId, RowId, Vec<u8>)> = sql.rows(
+        "SELECT name, upstream, id, credentials FROM accounts WHERE length(credentials) > 0",
+        values![],
+        |row| Ok((account_in(row, 0)?, row.get(2)?, row.get(3)?)),
+    )?;
+    let (mut resealed, mut left) = (0_usize, 0_usize);
+    for (account, row, sealed) in rows {
+        match old.unseal(&account, &sealed) {
+            Ok(credentials) => {
+                let sealed = new.seal(&account, &credentials)?;
+                sql.execute(
+                    "UPDATE accounts SET credentials = ?1 WHERE id = ?2",
+                    values![sealed, row],
+                )?;
+                resealed += 1;
+            }
+            Err(_) => left += 1,
+        }
+    }
+    key::note_check(sql, new)?;
+    Ok((resealed, left))
 }
 
 #[cfg(test)]

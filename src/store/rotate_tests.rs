@@ -198,7 +198,7 @@ async fn key_from_the_environment_is_replaced_by_the_operator() {
 async fn damaged_credentials_do_not_stop_the_others() {
     let (state, settings) = State::new(StoreSettings::sealed).await;
     let file = Connection::open(state.path("state.sqlite")).unwrap();
-    file.execute("UPDATE accounts SET credentials = x'0102' WHERE user = 'bob'", []).unwrap();
+    file.execute("UPDATE accounts SET credentials = x'0102' WHERE name = 'bob'", []).unwrap();
     drop(file);
     assert_eq!(rotate(&settings, None).unwrap(), Rotated { resealed: 2, left: 1, replace: None });
     assert_eq!(state.sealed()[1], [1, 2]);

@@ -95,7 +95,13 @@ const MIGRATIONS: &[&str] = &[
     // server's news is all that wakes its devices.
     "ALTER TABLE mailboxes ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
      ALTER TABLE accounts ADD COLUMN watched INTEGER NOT NULL DEFAULT 1;",
+    // `user` is a reserved word to other databases.
+    "ALTER TABLE accounts RENAME COLUMN user TO name;
+     ALTER TABLE erased RENAME COLUMN user TO name;",
 ];
+
+/// The first version in which accounts have the column `name`; it was `user` before.
+pub(super) const WITH_NAMES: i64 = 8;
 
 /// The newest schema version that is known.
 pub(super) fn newest() -> i64 {
@@ -188,6 +194,12 @@ pub(super) fn truncate_journal(connection: &Connection) -> rusqlite::Result<bool
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
     connection.busy_timeout(BUSY)?;
     busy.map(|busy| busy == 0)
+}
+
+/// Gives back the memory of statements that are executed once, and of the pages that they read.
+pub(super) fn release_memory(connection: &Connection) -> rusqlite::Result<()> {
+    connection.flush_prepared_statement_cache();
+    connection.execute_batch("PRAGMA shrink_memory")
 }
 
 /// A state file as the version before the present schema left it.

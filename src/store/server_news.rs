@@ -1,10 +1,9 @@
 //! Operations on what the mail server tells of an account, in SQL: a message that it has told of, and whether the account is
 //! watched at all.
 
-use rusqlite::{OptionalExtension, params};
-
-use super::mailboxes::{loaded, stored};
+use super::mailboxes::{loaded, position_in, stored};
 use super::operations::{Operation, Result, RowId, StateChange, of_known};
+use super::sql::values;
 use super::{Announce, Change, Position, UnixTime};
 use crate::account::AccountId;
 use crate::mailbox_name::MailboxName;
@@ -100,10 +99,15 @@ pub fn told(
 #[must_use]
 pub fn watched(account: &AccountId, is_watched: bool) -> impl StateChange<()> + use<> {
     of_known(account, move |state, row, account| {
-        state.cached(
-            "UPDATE accounts SET watched = ?1, credentials = CASE WHEN ?1 THEN credentials ELSE x'' END WHERE id = ?2",
-        )?
-        .execute(params![is_watched, row])?;
+        state
+            .sql
+            .execute("UPDATE accounts SET watched = ?1 WHERE id = ?2", values![is_watched, row])?;
+        if !is_watched {
+            state.sql.execute(
+                "UPDATE accounts SET credentials = ?1 WHERE id = ?2",
+                values![[0_u8; 0], row],
+            )?;
+        }
         state.changes.push(Change::Watched { account: account.clone(), is_watched });
         Ok(())
     })
@@ -115,17 +119,11 @@ impl Operation<'_> {
         row: RowId,
         mailbox: &MailboxName,
     ) -> Result<Option<StoredPosition>> {
-        let found = self
-            .cached(
-                "SELECT uid_validity, uid_next, told FROM mailboxes WHERE account = ? AND name = ?",
-            )?
-            .query_row(params![row, &**mailbox], |row| {
-                let position =
-                    Position { uid_validity: loaded(row.get(0)?), uid_next: loaded(row.get(1)?) };
-                Ok(StoredPosition { position, told: loaded(row.get(2)?) })
-            })
-            .optional()?;
-        Ok(found)
+        Ok(self.sql.optional(
+            "SELECT uid_validity, uid_next, told FROM mailboxes WHERE account = ?1 AND name = ?2",
+            values![row, &**mailbox],
+            |row| Ok(StoredPosition { position: position_in(row, 0)?, told: loaded(row.get(2)?) }),
+        )?)
     }
 
     /// Stores a position. Messages below `told` stay behind it.
@@ -135,18 +133,18 @@ impl Operation<'_> {
         mailbox: &MailboxName,
         StoredPosition { position, told }: StoredPosition,
     ) -> Result<()> {
-        self.cached(
-            "INSERT INTO mailboxes (account, name, uid_validity, uid_next, told) VALUES (?, ?, ?, ?, ?)
+        self.sql.execute(
+            "INSERT INTO mailboxes (account, name, uid_validity, uid_next, told) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (account, name) DO UPDATE SET
              uid_validity = excluded.uid_validity, uid_next = excluded.uid_next, told = excluded.told",
-        )?
-        .execute(params![
-            row,
-            &**mailbox,
-            stored(position.uid_validity),
-            stored(position.uid_next.max(told)),
-            stored(told)
-        ])?;
+            values![
+                row,
+                &**mailbox,
+                stored(position.uid_validity),
+                stored(position.uid_next.max(told)),
+                stored(told)
+            ],
+        )?;
         Ok(())
     }
 }

@@ -3,18 +3,20 @@
 use std::collections::HashMap;
 
 use super::habit::habit_in;
-use super::mailboxes::loaded;
+use super::mailboxes::position_in;
 use super::operations::{Operation, Result, RowId, account_in, token_in};
 use super::quarantine::quarantine_in;
+use super::sql::values;
 use super::{AccountStatus, Position, TokenStatus, UnixTime};
 use crate::mailbox_name::MailboxName;
 
 impl Operation<'_> {
     pub(super) fn status(&mut self) -> Result<Vec<AccountStatus>> {
         let (mut tokens, mut mailboxes) = (self.tokens_by_account()?, self.positions_by_account()?);
-        let accounts = self
-            .cached("SELECT user, upstream, id, length(credentials) > 0 FROM accounts ORDER BY user, upstream")?
-            .query_map([], |row| {
+        Ok(self.sql.rows(
+            "SELECT name, upstream, id, length(credentials) > 0 FROM accounts ORDER BY name, upstream",
+            values![],
+            |row| {
                 let id: RowId = row.get(2)?;
                 Ok(AccountStatus {
                     account: account_in(row, 0)?,
@@ -24,20 +26,18 @@ impl Operation<'_> {
                     unusable: None,
                     refused: false,
                 })
-            })?
-            .collect::<rusqlite::Result<_>>()?;
-        Ok(accounts)
+            },
+        )?)
     }
 
     fn tokens_by_account(&self) -> Result<HashMap<RowId, Vec<TokenStatus>>> {
         let mut found: HashMap<RowId, Vec<_>> = HashMap::new();
-        let mut statement = self.cached(
+        self.sql.each(
             "SELECT account, token, first_seen, last_seen, pending IS NOT NULL, accepted, given_up, given_up_reason,
                  gone, gone_first, gone_until, fetched_plain, left_plain, left_senders
              FROM tokens ORDER BY id",
-        )?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
+            values![],
+            |row| {
             let given_up: Option<i64> = row.get(6)?;
             let reason: Option<String> = row.get(7)?;
             let token = TokenStatus {
@@ -46,26 +46,28 @@ impl Operation<'_> {
                 last_seen: UnixTime(row.get(3)?),
                 habit: habit_in(row, 11)?,
                 pending: row.get(4)?,
-                accepted: row.get::<_, Option<i64>>(5)?.map(UnixTime),
+                accepted: row.get::<Option<i64>>(5)?.map(UnixTime),
                 given_up: given_up.map(|at| (UnixTime(at), reason.unwrap_or_default())),
                 quarantine: quarantine_in(row, 8)?,
             };
             found.entry(row.get(0)?).or_default().push(token);
-        }
+            Ok(())
+            },
+        )?;
         Ok(found)
     }
 
     fn positions_by_account(&self) -> Result<HashMap<RowId, Vec<(MailboxName, Position)>>> {
         let mut found: HashMap<RowId, Vec<_>> = HashMap::new();
-        let mut statement = self.cached(
+        self.sql.each(
             "SELECT account, name, uid_validity, uid_next FROM mailboxes ORDER BY account, name",
+            values![],
+            |row| {
+                let mailbox = (row.get::<String>(1)?.into(), position_in(row, 2)?);
+                found.entry(row.get(0)?).or_default().push(mailbox);
+                Ok(())
+            },
         )?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let position =
-                Position { uid_validity: loaded(row.get(2)?), uid_next: loaded(row.get(3)?) };
-            found.entry(row.get(0)?).or_default().push((row.get::<_, String>(1)?.into(), position));
-        }
         Ok(found)
     }
 }

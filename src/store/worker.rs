@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::operations::{Operation, StateChange, number};
 use super::seal::Sealer;
+use super::sql::Sql;
 use super::write_failures::WriteTrouble;
 use super::{Change, Generation, OpenError, StoreError, schema};
 
@@ -183,7 +184,7 @@ impl WorkerState {
             let savepoint = transaction.savepoint()?;
             let before = changes.len();
             let mut operation = Operation {
-                connection: &savepoint,
+                sql: Sql::Sqlite(&savepoint),
                 sealer: self.sealer.as_ref(),
                 generation: &mut self.generation,
                 changes,

@@ -285,7 +285,7 @@ async fn credentials_swapped_between_accounts_are_not_used() {
     store.close().await;
     let file = rusqlite::Connection::open(directory.path().join("state/state.sqlite")).unwrap();
     file.execute(
-        "UPDATE accounts SET credentials = (SELECT credentials FROM accounts WHERE user = 'alice') WHERE user = 'mallory'",
+        "UPDATE accounts SET credentials = (SELECT credentials FROM accounts WHERE name = 'alice') WHERE name = 'mallory'",
         [],
     )
     .unwrap();

@@ -137,8 +137,8 @@ async fn failing_change_takes_no_other_with_it() {
         move |state| {
             change::noticed(&alice, "Broken", POSITION, Announce::All, NOW)(state)?;
             Ok(state
-                .connection
-                .execute("INSERT INTO mailboxes VALUES (99, 'no such account', 1, 1)", [])?)
+                .sql
+                .execute("INSERT INTO mailboxes VALUES (99, 'no such account', 1, 1)", &[])?)
         }
     });
     let (good, broken, better) = tokio::join!(
