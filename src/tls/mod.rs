@@ -9,3 +9,4 @@ pub(crate) mod inspect;
 pub mod postgres;
 pub mod server;
 pub mod stream;
+pub mod tickets;
