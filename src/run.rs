@@ -337,6 +337,7 @@ impl Server {
             challenges,
             port: Box::new(port),
             resolver: Arc::new(HttpDns::of_system()),
+            companions: None,
         };
         tasks.spawn(acme::keep_issued(tls.certificates, services, stop.clone()));
         tasks.spawn(upkeep(registry.clone(), stop.clone()));

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::aws_lc_rs::Ticketer;
-use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, ServerConfig};
 
@@ -13,6 +13,7 @@ use crate::crypto;
 use crate::tls::acme::challenges::Challenges;
 use crate::tls::certs::{CertificateSet, CertificateSettings, Certificates, LoadError};
 use crate::tls::compression;
+use crate::tls::tickets::SharedTickets;
 
 /// ALPN of IMAP, as Delta Chat asks for it on unusual ports.
 const IMAP: &[u8] = b"imap";
@@ -83,6 +84,17 @@ impl ServerTls {
             certificates,
             challenges: Challenges::default(),
         })
+    }
+
+    /// The same for one of several nodes: with tickets that all of them open, and with `challenges`, which it answers for others,
+    /// too.
+    #[must_use]
+    pub fn of_node(mut self, tickets: SharedTickets, challenges: Challenges) -> Self {
+        let tickets: Arc<dyn ProducesTickets> = Arc::new(tickets);
+        for config in [&mut self.imap, &mut self.web] {
+            Arc::make_mut(config).ticketer = Arc::clone(&tickets);
+        }
+        Self { challenges, ..self }
     }
 
     /// `config` for a client that named no host, as those that connect to an IP address do (RFC 6066 section 3): it shows the
@@ -242,6 +254,28 @@ mod tests {
         let name = ServerName::try_from("_imap.example.org").unwrap();
         let mut again = ClientConnection::new(client, name).unwrap();
         assert!(again.early_data().is_none(), "the ticket must not allow it");
+    }
+
+    #[test]
+    fn session_of_one_node_is_resumed_at_another() {
+        use crate::reloadable::Reloadable;
+        use crate::tls::tickets::TicketKeys;
+
+        let now = 1_800_000_000;
+        let keys = TicketKeys::read(&[]).rotated(now).unwrap().record();
+        let fixture = fixture();
+        let node = || {
+            let keys = Reloadable::new(TicketKeys::read(keys.expose()));
+            let tickets = SharedTickets::new(keys, || 1_800_000_000);
+            fixture.tls.clone().of_node(tickets, Challenges::default())
+        };
+        for version in [&version::TLS12, &version::TLS13] {
+            let client = fixture.client(&[version], &[b"imap"]);
+            let (first, _) = fixture.handshake_with(&node().imap, &client).unwrap();
+            let (second, _) = fixture.handshake_with(&node().web, &client).unwrap();
+            let kinds = [first.handshake_kind(), second.handshake_kind()];
+            assert_eq!(kinds, [Some(HandshakeKind::Full), Some(HandshakeKind::Resumed)]);
+        }
     }
 
     #[test]

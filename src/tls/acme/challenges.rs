@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
+use serde::{Deserialize, Serialize};
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::server::ClientHello;
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -28,6 +29,25 @@ struct Proofs {
     tls: HashMap<String, Offered<Arc<ServerConfig>>>,
     /// By token.
     http: HashMap<String, Offered<String>>,
+}
+
+/// The content of a proof: what another node needs to show it, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProofContent {
+    /// In TLS.
+    Tls {
+        /// The DNS name or IP address that is proved.
+        name: String,
+        /// The SHA-256 of the key authorization.
+        digest: [u8; 32],
+    },
+    /// Over HTTP.
+    Http {
+        /// The token that the authority asks for.
+        token: String,
+        /// The key authorization.
+        authorization: String,
+    },
 }
 
 /// A proof, and whether it was asked for.
@@ -59,6 +79,19 @@ pub enum ProofError {
 }
 
 impl Challenges {
+    /// Offers a proof until the answer is dropped.
+    ///
+    /// # Errors
+    /// [`ProofError`].
+    pub fn offer(&self, content: &ProofContent) -> Result<ChallengeProof, ProofError> {
+        match content {
+            ProofContent::Tls { name, digest } => self.offer_tls(name, *digest),
+            ProofContent::Http { token, authorization } => {
+                self.offer_http(token, authorization.clone())
+            }
+        }
+    }
+
     /// Offers the proof for `name`, a DNS name or an IP address, in TLS until the answer is dropped. `digest` is the SHA-256 of
     /// the key authorization.
     ///

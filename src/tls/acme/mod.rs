@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::dns::Resolve;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -25,11 +25,14 @@ use self::schedule::{RenewalAction, RenewalInput, RenewalSchedule};
 use crate::clock::{day, now, reached};
 use crate::config::{Acme, Hostname};
 use crate::machine::Machine;
-use crate::tls::acme::challenges::Challenges;
+use crate::tls::acme::challenges::{Challenges, ProofContent};
 use crate::tls::certs::{CertificateSettings, Certificates};
 
 /// Time limit of one attempt, from the first request to the certificate.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
+
+/// The longest wait for the turn to order, before it is looked at again.
+const TURN: Duration = Duration::from_secs(10);
 
 /// The parts of the server that an order uses.
 pub struct OrderServices {
@@ -39,6 +42,32 @@ pub struct OrderServices {
     pub port: Box<dyn ChallengeListener>,
     /// Finds the authority's addresses.
     pub resolver: Arc<dyn Resolve>,
+    /// The other nodes that serve the same name, if there are any.
+    pub companions: Option<Arc<dyn Companions>>,
+}
+
+impl OrderServices {
+    /// Reports if it is this node that orders certificates.
+    fn may_order(&self) -> bool {
+        self.companions.as_ref().is_none_or(|companions| companions.may_order())
+    }
+
+    /// Lets the other nodes show these proofs, and no others.
+    async fn publish(&self, proofs: &[ProofContent]) {
+        if let Some(companions) = &self.companions {
+            companions.publish(proofs.to_vec()).await;
+        }
+    }
+}
+
+/// Nodes that serve the same name: the authority may come to any of them.
+pub trait Companions: Send + Sync {
+    /// Reports if it is this node that orders certificates: one does at a time.
+    fn may_order(&self) -> bool;
+
+    /// Lets the other nodes show these proofs, and no others. Ends when they have had the time to learn of them; without a
+    /// word if they could not be told, for then the authority says that it found nothing.
+    fn publish(&self, proofs: Vec<ProofContent>) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 /// The listener that answers challenges over HTTP.
@@ -63,7 +92,8 @@ pub async fn keep_issued(
     let mut schedule = RenewalSchedule::new(fastrand::f64());
     let mut is_new = true;
     loop {
-        if handle(&mut schedule, look(&certificates)) == Some(RenewalAction::Renew) {
+        let is_due = handle(&mut schedule, look(&certificates)) == Some(RenewalAction::Renew);
+        if is_due && services.may_order() {
             let attempt = Box::pin(attempt(&certificates, &services, &mut schedule));
             if stop.run_until_cancelled(attempt).await.is_none() {
                 return;
@@ -84,7 +114,9 @@ pub async fn keep_issued(
                 schedule = RenewalSchedule::new(fastrand::f64());
                 is_new = true;
             }
-            () = reached(schedule.deadline()) => {}
+            () = reached(schedule.deadline()), if !is_due => {}
+            // Another node orders it, and it will be here.
+            () = sleep(TURN), if is_due => {}
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use super::error::{AcmeError, Way, in_words, printable};
 use super::{OrderServices, account};
 use crate::config::{Acme, Hostname};
-use crate::tls::acme::challenges::{ChallengeProof, Challenges};
+use crate::tls::acme::challenges::{ChallengeProof, ProofContent};
 use crate::tls::certs::CertificateSettings;
 use crate::tls::certs::private_file::write_atomically;
 use crate::tls::certs::self_signed::{issued_path, kept_key};
@@ -50,7 +50,9 @@ pub(super) async fn obtain(
         }
         order => order?,
     };
-    prove(&mut order, &services.challenges, way).await?;
+    let proved = prove(&mut order, services, way).await;
+    services.publish(&[]).await;
+    proved?;
     // Those that are IP addresses go into it as such.
     let text: Vec<String> = names.iter().map(Hostname::to_string).collect();
     let mut request = CertificateParams::new(text)?;
@@ -87,8 +89,8 @@ fn is_unknown_account(error: &ProtocolError) -> bool {
 }
 
 /// Shows the authority that all names lead here.
-async fn prove(order: &mut Order, challenges: &Challenges, way: Way) -> Result<(), AcmeError> {
-    let offers = begin(order, challenges, way).await?;
+async fn prove(order: &mut Order, services: &OrderServices, way: Way) -> Result<(), AcmeError> {
+    let offers = begin(order, services, way).await?;
     let ready = order.poll_ready(&POLLING).await;
     let was_seen = offers.iter().any(ChallengeProof::was_seen);
     drop(offers);
@@ -107,10 +109,11 @@ async fn prove(order: &mut Order, challenges: &Challenges, way: Way) -> Result<(
 /// Lets the authority look for each name that it does not know to be ours yet.
 async fn begin(
     order: &mut Order,
-    challenges: &Challenges,
+    services: &OrderServices,
     way: Way,
 ) -> Result<Vec<ChallengeProof>, AcmeError> {
     let mut offers = Vec::new();
+    let mut contents = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
@@ -121,28 +124,32 @@ async fn begin(
         let Some(mut challenge) = authorization.challenge(way.into()) else {
             return Err(AcmeError::NoChallenge { name, way });
         };
-        offers.push(offer(&challenge, &name, challenges, way)?);
+        let content = content(&challenge, &name, way)?;
+        offers.push(services.challenges.offer(&content)?);
+        contents.push(content);
+        // Before the authority looks: it may come to any node.
+        services.publish(&contents).await;
         challenge.set_ready().await?;
     }
     Ok(offers)
 }
 
-fn offer(
+fn content(
     challenge: &ChallengeHandle<'_>,
     name: &str,
-    challenges: &Challenges,
     way: Way,
-) -> Result<ChallengeProof, AcmeError> {
+) -> Result<ProofContent, AcmeError> {
     let authorization = challenge.key_authorization();
     Ok(match way {
-        Way::Http01 => {
-            challenges.offer_http(&challenge.token, authorization.as_str().to_owned())?
-        }
+        Way::Http01 => ProofContent::Http {
+            token: challenge.token.clone(),
+            authorization: authorization.as_str().to_owned(),
+        },
         Way::TlsAlpn01 => {
             let digest = authorization.digest().as_ref().try_into();
             let digest =
                 digest.map_err(|_| AcmeError::NoChallenge { name: name.to_owned(), way })?;
-            challenges.offer_tls(name, digest)?
+            ProofContent::Tls { name: name.to_owned(), digest }
         }
     })
 }
