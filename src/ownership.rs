@@ -5,7 +5,7 @@
 //! nothing. A node without companions owns everything ([`Ownership::sole`]).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::sync::watch;
@@ -62,6 +62,8 @@ struct Shared {
     epochs: [AtomicI64; SLOTS as usize],
     /// Changes with each slot that is gained or lost.
     changes: watch::Sender<u64>,
+    /// Number of living nodes, this one included.
+    nodes: AtomicUsize,
 }
 
 impl Ownership {
@@ -75,7 +77,8 @@ impl Ownership {
     #[must_use]
     pub fn of_node() -> Self {
         let epochs = [const { AtomicI64::new(0) }; SLOTS as usize];
-        Self(Some(Arc::new(Shared { epochs, changes: watch::Sender::new(0) })))
+        let (changes, nodes) = (watch::Sender::new(0), AtomicUsize::new(1));
+        Self(Some(Arc::new(Shared { epochs, changes, nodes })))
     }
 
     /// Reports if the node has no companions.
@@ -96,6 +99,19 @@ impl Ownership {
         let Some(shared) = &self.0 else { return Some(Epoch(0)) };
         let epoch = shared.epochs.get(usize::from(slot.0))?.load(Ordering::SeqCst);
         (epoch > 0).then_some(Epoch(epoch))
+    }
+
+    /// Number of living nodes, this one included: limits that hold for all of them are divided by it.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.0.as_ref().map_or(1, |shared| shared.nodes.load(Ordering::Relaxed))
+    }
+
+    /// So many nodes live from now on.
+    pub fn set_nodes(&self, nodes: usize) {
+        if let Some(shared) = &self.0 {
+            shared.nodes.store(nodes.max(1), Ordering::Relaxed);
+        }
     }
 
     /// The slots that this node owns.

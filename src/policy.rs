@@ -114,6 +114,21 @@ pub struct FailedLogins {
     pub per_upstream_day: usize,
 }
 
+impl FailedLogins {
+    /// The part of one of so many nodes: each counts for itself, and at least one login may fail there.
+    #[must_use]
+    pub fn shared_by(&self, nodes: usize) -> Self {
+        let share = |limit: usize| limit.checked_div(nodes).unwrap_or(limit).max(1.min(limit));
+        Self {
+            per_address: share(self.per_address),
+            per_account: share(self.per_account),
+            per_upstream: share(self.per_upstream),
+            per_upstream_day: share(self.per_upstream_day),
+            ..*self
+        }
+    }
+}
+
 impl Default for FailedLogins {
     fn default() -> Self {
         Self {

@@ -164,7 +164,8 @@ impl Server {
         let notifier =
             Notifier::new(notifier_settings(&config.startup.push)?, registry.clone(), token_news)?;
         let gate = LoginGate::new(config.live.limits.failed_logins.clone())
-            .map_err(|_| RunError::Random)?;
+            .map_err(|_| RunError::Random)?
+            .sharing(registry.ownership().clone());
         let memory = registry.take_login_memory();
         let gate = match &memory.key {
             Some(key) => gate.restored(key, &from_state(&memory.entries, UnixTime::now())),

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use super::key::{AdmissionKey, KeyMaker};
 use super::known::{KnownChanges, KnownEntry};
 use crate::account::AccountId;
 use crate::credentials::Credentials;
+use crate::ownership::Ownership;
 use crate::policy::FailedLogins;
 use crate::secret::Secret;
 use crate::upstream::permit::Permit;
@@ -39,6 +40,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct LoginGate {
     // One lock for all: three limits are compared at one moment, in microseconds, once for each login.
     logins: Mutex<Logins>,
+    /// The limits of all nodes together, where several share one state.
+    limits: Mutex<FailedLogins>,
+    /// The nodes that share the limits.
+    ownership: Ownership,
+    /// Their number when the limits were last divided.
+    nodes: AtomicUsize,
     ended: Notify,
     /// Mail servers at which logins were refused for a limit lately, the latest last: for the operator.
     strained: Mutex<VecDeque<Arc<str>>>,
@@ -111,7 +118,10 @@ impl LoginGate {
         let mut names = [0; 32];
         aws_lc_rs::rand::fill(&mut names)?;
         Ok(Self {
-            logins: Mutex::new(Logins::new(limits)),
+            logins: Mutex::new(Logins::new(limits.clone())),
+            limits: Mutex::new(limits),
+            ownership: Ownership::sole(),
+            nodes: AtomicUsize::new(1),
             ended: Notify::new(),
             strained: Mutex::default(),
             names: KeyMaker::new(&names),
@@ -140,8 +150,22 @@ impl LoginGate {
         Self { kept: 2, ..self }
     }
 
+    /// The same gate, whose limits are divided by the number of living nodes.
+    #[must_use]
+    pub fn sharing(self, ownership: Ownership) -> Self {
+        Self { ownership, ..self }
+    }
+
     /// Other limits from now on.
     pub fn set_limits(&self, limits: FailedLogins) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+        self.divide(self.ownership.nodes());
+    }
+
+    /// Divides the limits by the number of nodes.
+    fn divide(&self, nodes: usize) {
+        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner).shared_by(nodes);
+        self.nodes.store(nodes, Ordering::Relaxed);
         self.logins().set_limits(limits);
     }
 
@@ -190,6 +214,10 @@ impl LoginGate {
     /// # Errors
     /// [`Denial`]: the upstream is not to be asked.
     pub async fn enter(self: &Arc<Self>, login: Try) -> Result<Pass, Denial> {
+        let nodes = self.ownership.nodes();
+        if self.nodes.load(Ordering::Relaxed) != nodes {
+            self.divide(nodes);
+        }
         loop {
             let ended = self.ended.notified();
             let mut ended = std::pin::pin!(ended);

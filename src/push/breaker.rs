@@ -179,6 +179,8 @@ impl Breaker {
 /// Paces POSTs to an average rate, with short bursts.
 #[derive(Debug)]
 pub(super) struct PostPace {
+    max_in_flight: usize,
+    per_second: u32,
     /// Between two POSTs, on average.
     interval: Duration,
     burst: Duration,
@@ -189,10 +191,19 @@ pub(super) struct PostPace {
 impl PostPace {
     /// As many POSTs as may be in flight may also begin at once.
     pub(super) fn new(max_in_flight: usize, per_second: u32) -> Self {
-        let interval = Duration::from_secs(1).checked_div(per_second.max(1)).unwrap_or_default();
-        let burst = interval
-            .saturating_mul(u32::try_from(max_in_flight.saturating_sub(1)).unwrap_or(u32::MAX));
-        Self { interval, burst, slot: Duration::ZERO }
+        let (interval, burst, slot) = Default::default();
+        let mut pace = Self { max_in_flight, per_second, interval, burst, slot };
+        pace.share(1);
+        pace
+    }
+
+    /// So many nodes share the rate and the burst from now on.
+    pub(super) fn share(&mut self, nodes: usize) {
+        let nodes = u32::try_from(nodes.max(1)).unwrap_or(u32::MAX);
+        let second = Duration::from_secs(1).saturating_mul(nodes);
+        self.interval = second.checked_div(self.per_second.max(1)).unwrap_or_default();
+        let at_once = u32::try_from(self.max_in_flight).unwrap_or(u32::MAX) / nodes;
+        self.burst = self.interval.saturating_mul(at_once.saturating_sub(1));
     }
 
     /// The earliest time for the next POST.
@@ -370,17 +381,20 @@ mod tests {
     }
 
     #[test]
-    fn rate_is_capped() {
-        let mut pace = PostPace::new(4, 10);
-        let (mut now, mut posted) = (s(100), 0);
-        while now < s(110) {
-            if pace.at() > now {
-                now = pace.at();
-            } else {
-                pace.posted(now);
-                posted += 1;
+    fn rate_is_capped_and_shared_by_nodes() {
+        for (nodes, expected) in [(1, 100..=104), (2, 50..=52), (3, 33..=34), (50, 2..=3)] {
+            let mut pace = PostPace::new(4, 10);
+            pace.share(nodes);
+            let (mut now, mut posted) = (s(100), 0);
+            while now < s(110) {
+                if pace.at() > now {
+                    now = pace.at();
+                } else {
+                    pace.posted(now);
+                    posted += 1;
+                }
             }
+            assert!(expected.contains(&posted), "{nodes} nodes: {posted}");
         }
-        assert!((100..=104).contains(&posted), "{posted}");
     }
 }

@@ -12,6 +12,7 @@ pub mod kept;
 pub mod latest;
 pub mod notifier;
 pub mod pacing;
+mod places;
 pub mod push_status_line;
 pub mod push_test;
 pub mod registry;

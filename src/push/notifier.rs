@@ -63,6 +63,8 @@ pub struct Notifier {
     in_flight: JoinSet<(DeviceToken, PostAnswer, Duration)>,
     recording: JoinSet<()>,
     tests: Tests,
+    /// Nodes that share the rate of POSTs, as the schedule knows.
+    nodes: usize,
 }
 
 enum NotifierEvent {
@@ -92,6 +94,7 @@ impl Notifier {
             in_flight: JoinSet::new(),
             recording: JoinSet::new(),
             tests: Tests::default(),
+            nodes: 1,
         })
     }
 
@@ -106,6 +109,7 @@ impl Notifier {
         tokio::pin!(shutdown);
         self.handle(ScheduleInput::Tick);
         loop {
+            self.share();
             self.bound_recording().await;
             let event = tokio::select! {
                 biased;
@@ -132,6 +136,14 @@ impl Notifier {
             }
         }
         self.finish().await;
+    }
+
+    /// Tells the schedule if another number of nodes shares the rate. Nothing is to be paced between two events.
+    fn share(&mut self) {
+        let nodes = self.registry.ownership().nodes();
+        if std::mem::replace(&mut self.nodes, nodes) != nodes {
+            self.handle(ScheduleInput::Share(nodes));
+        }
     }
 
     /// Gives the machine an input, and does what it asks for.

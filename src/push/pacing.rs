@@ -1,13 +1,14 @@
 //! Per-server pacing of watch sessions: limits on concurrent logins, login rate and total sessions. Ten thousand
 //! sessions that were cut off together reconnect one after the other.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
+use super::places::{Place, Places};
 use crate::config::{PacingLimits, ServerSettings, StartupConfig, known_servers};
 
 /// The limits for one server.
@@ -28,21 +29,25 @@ pub struct WatchPacing {
     gates: DashMap<Arc<str>, Arc<Gate>>,
     usual: Treatment,
     servers: Vec<ServerSettings>,
+    /// Nodes that share the limits.
+    nodes: AtomicU32,
 }
 
 /// The gate of one server.
 pub struct Gate {
     treatment: Treatment,
-    sessions: Arc<Semaphore>,
-    at_once: Arc<Semaphore>,
+    sessions: Arc<Places>,
+    at_once: Arc<Places>,
+    /// Nodes that share the limits.
+    nodes: AtomicU32,
     /// When the next session may begin.
     next: Mutex<Instant>,
 }
 
 /// The right to have a session, until it is dropped.
 pub struct WatchPermit {
-    _session: OwnedSemaphorePermit,
-    making: Option<OwnedSemaphorePermit>,
+    _session: Place,
+    making: Option<Place>,
 }
 
 impl WatchPacing {
@@ -57,7 +62,7 @@ impl WatchPacing {
             idle_renewal: config.idle_renewal,
         };
         let servers = config.servers.iter().cloned().chain(known_servers()).collect();
-        Self { gates: DashMap::new(), usual, servers }
+        Self { gates: DashMap::new(), usual, servers, nodes: AtomicU32::new(1) }
     }
 
     /// The gate of the server `host` (in lower case).
@@ -68,12 +73,19 @@ impl WatchPacing {
         }
         // Servers that nobody watches any more are forgotten when a new one comes.
         self.gates.retain(|_, gate| Arc::strong_count(gate) > 1);
-        Arc::clone(
-            &self
-                .gates
-                .entry(Arc::clone(host))
-                .or_insert_with(|| Arc::new(Gate::new(self.treatment(host)))),
-        )
+        let new = || {
+            let gate = Gate::new(self.treatment(host));
+            gate.share(self.nodes.load(Ordering::SeqCst));
+            Arc::new(gate)
+        };
+        Arc::clone(&self.gates.entry(Arc::clone(host)).or_insert_with(new))
+    }
+
+    /// So many nodes share the limits from now on: each has its part of them, and one session at least.
+    pub(super) fn share(&self, nodes: usize) {
+        let nodes = u32::try_from(nodes).unwrap_or(u32::MAX).max(1);
+        self.nodes.store(nodes, Ordering::SeqCst);
+        self.gates.iter().for_each(|gate| gate.share(nodes));
     }
 
     fn treatment(&self, host: &str) -> Treatment {
@@ -93,13 +105,19 @@ impl WatchPacing {
 
 impl Gate {
     fn new(treatment: Treatment) -> Self {
-        let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         Self {
             treatment,
-            sessions: permits(treatment.sessions),
-            at_once: permits(treatment.at_once),
+            sessions: Places::new(treatment.sessions),
+            at_once: Places::new(treatment.at_once),
+            nodes: AtomicU32::new(1),
             next: Mutex::new(Instant::now()),
         }
+    }
+
+    fn share(&self, nodes: u32) {
+        self.nodes.store(nodes, Ordering::SeqCst);
+        self.sessions.share(nodes);
+        self.at_once.share(nodes);
     }
 
     /// The limits for this server.
@@ -110,8 +128,8 @@ impl Gate {
 
     /// Waits for a place, first come, first served.
     pub async fn enter(&self) -> WatchPermit {
-        let session = acquire(&self.sessions).await;
-        let making = acquire(&self.at_once).await;
+        let session = self.sessions.enter().await;
+        let making = self.at_once.enter().await;
         let turn = self.next_turn();
         sleep_until(turn).await;
         WatchPermit { _session: session, making: Some(making) }
@@ -120,7 +138,8 @@ impl Gate {
     fn next_turn(&self) -> Instant {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = (*next).max(Instant::now());
-        *next = turn.checked_add(self.treatment.interval).unwrap_or(turn);
+        let interval = self.treatment.interval.saturating_mul(self.nodes.load(Ordering::SeqCst));
+        *next = turn.checked_add(interval).unwrap_or(turn);
         turn
     }
 }
@@ -129,15 +148,6 @@ impl WatchPermit {
     /// The session is made, or will not be: the next one may be begun.
     pub fn made(&mut self) {
         self.making = None;
-    }
-}
-
-async fn acquire(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    loop {
-        // It is never closed, so that there is an end to this.
-        if let Ok(permit) = Arc::clone(semaphore).acquire_owned().await {
-            return permit;
-        }
     }
 }
 
@@ -187,6 +197,29 @@ mod tests {
         );
         drop(second);
         gate.enter().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nodes_share_the_limits() {
+        let gates = gates("pace:\n  sessions: 4\n  at_once: 4\n  new_sessions: 1/s\n");
+        let gate = gates.of(&"imap.example.org".into());
+        gates.share(2);
+        let began = Instant::now();
+        let places = [gate.enter().await, gate.enter().await];
+        assert_eq!(began.elapsed().as_secs(), 2);
+        let late = gates.of(&"imap.example.net".into());
+        for gate in [&gate, &late] {
+            let others = [late.enter().await, late.enter().await];
+            let full = tokio::time::timeout(Duration::from_secs(9), gate.enter()).await;
+            assert!(full.is_err(), "two are there");
+            drop(others);
+        }
+        gates.share(1);
+        let (third, _fourth) = (gate.enter().await, gate.enter().await);
+        gates.share(4);
+        drop((places, third));
+        let full = tokio::time::timeout(Duration::from_secs(9), gate.enter()).await;
+        assert!(full.is_err(), "one is there, which is its share");
     }
 
     #[test]

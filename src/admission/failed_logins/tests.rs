@@ -78,6 +78,16 @@ fn open_attempt(upstream: &str, address: u16, user: &str, password: &str) -> Try
 }
 
 #[test]
+fn nodes_share_the_limits() {
+    let limits = FailedLogins { per_upstream: 100, per_upstream_day: 0, ..FailedLogins::default() };
+    assert_eq!(limits.shared_by(1), limits);
+    let shared = limits.shared_by(4);
+    assert_eq!((shared.per_address, shared.per_account), (2, 1), "of 10 and of 3");
+    assert_eq!((shared.per_upstream, shared.per_upstream_day), (25, 0));
+    assert_eq!((shared.within, limits.shared_by(1000).per_address), (limits.within, 1));
+}
+
+#[test]
 fn person_who_mistypes_gets_in() {
     let mut lab = Lab::new();
     assert_eq!(lab.log_in(1, "alice", "rihgt"), Got::Wrong(1));

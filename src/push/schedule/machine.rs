@@ -32,6 +32,8 @@ pub enum ScheduleInput<'a> {
     Proved(&'a DeviceToken),
     /// The answer to a [`ScheduleAction::Post`].
     Answered(&'a DeviceToken, PostAnswer),
+    /// So many nodes share the rate of POSTs from now on.
+    Share(usize),
     /// deltapush shuts down: no further POST begins.
     Leave,
     /// Nothing but time.
@@ -129,6 +131,7 @@ impl Machine for ScheduleMachine {
             ScheduleInput::Forget(token) => self.schedule.forget(token, inside),
             ScheduleInput::Proved(token) => self.schedule.proved(token, inside),
             ScheduleInput::Answered(token, answer) => self.answered(token, answer, inside, actions),
+            ScheduleInput::Share(nodes) => self.schedule.share(nodes),
             ScheduleInput::Leave => self.is_leaving = true,
             ScheduleInput::Tick => {}
         }

@@ -54,7 +54,7 @@ pub struct ScheduleSettings {
     pub coalesce: Duration,
     /// POSTs that may be in flight at once.
     pub max_in_flight: usize,
-    /// POSTs that may begin in a second, on average.
+    /// POSTs that may begin in a second, on average: of all nodes together, where several share one state.
     pub per_second: u32,
 }
 
@@ -162,6 +162,11 @@ impl PushSchedule {
             rng: Rng::with_seed(seed),
             sequence: 0,
         }
+    }
+
+    /// So many nodes share the rate of POSTs from now on.
+    pub fn share(&mut self, nodes: usize) {
+        self.pace.share(nodes);
     }
 
     /// Number of tokens with something to announce.
