@@ -3,6 +3,7 @@
 pub mod account;
 mod backoff;
 mod breaker;
+pub mod cluster;
 mod duplicates;
 pub mod encrypted_only;
 pub mod filter;
@@ -18,5 +19,6 @@ pub mod push_test;
 pub mod registry;
 pub mod schedule;
 pub mod server_news;
+pub mod settling;
 pub mod watch_status;
 pub mod watcher;

@@ -19,6 +19,7 @@ use super::registry::{News, Registry, TokenNews};
 use super::schedule::{
     self, PostAnswer, ScheduleAction, ScheduleInput, ScheduleMachine, TransientFailure,
 };
+use super::settling::{Hold, SettleRequest, Settler, Settling};
 use crate::clock::{now, reached};
 use crate::config::Contact;
 use crate::machine::Machine;
@@ -65,11 +66,15 @@ pub struct Notifier {
     tests: Tests,
     /// Nodes that share the rate of POSTs, as the schedule knows.
     nodes: usize,
+    settling: Settling,
+    /// What is written now is waited for by those that hold these.
+    holds: Vec<Hold>,
 }
 
 enum NotifierEvent {
     News(DeviceToken, News),
     Test(PushTestProgress),
+    Settle(SettleRequest),
     Answered(DeviceToken, PostAnswer, Duration),
     Due,
     Shutdown,
@@ -95,6 +100,8 @@ impl Notifier {
             recording: JoinSet::new(),
             tests: Tests::default(),
             nodes: 1,
+            settling: Settling::default(),
+            holds: Vec::new(),
         })
     }
 
@@ -102,6 +109,12 @@ impl Notifier {
     #[must_use]
     pub fn tester(&self) -> Tester {
         self.tests.tester()
+    }
+
+    /// The handle for POSTs that are to come to rest.
+    #[must_use]
+    pub fn settler(&self) -> Settler {
+        self.settling.settler()
     }
 
     /// Posts until `shutdown` is ready; then waits for what is in flight, up to the grace, and for what is to be written.
@@ -120,6 +133,7 @@ impl Notifier {
                 },
                 (token, news) = self.news.recv() => NotifierEvent::News(token, news),
                 progress = self.tests.next() => NotifierEvent::Test(progress),
+                request = self.settling.next() => NotifierEvent::Settle(request),
                 () = reached(self.schedule.deadline()) => NotifierEvent::Due,
             };
             match event {
@@ -130,6 +144,7 @@ impl Notifier {
                 NotifierEvent::Test(PushTestProgress::Ended(token, answer, took)) => {
                     self.tested(token, answer, took)
                 }
+                NotifierEvent::Settle(request) => self.settle(request),
                 NotifierEvent::Answered(token, answer, took) => self.answered(&token, answer, took),
                 NotifierEvent::Due => self.handle(ScheduleInput::Tick),
                 NotifierEvent::Shutdown => break,
@@ -194,6 +209,13 @@ impl Notifier {
             }
             News::Gone => self.handle(ScheduleInput::Forget(token)),
         }
+    }
+
+    /// No POST of these tokens begins any more.
+    fn settle(&mut self, request: SettleRequest) {
+        request.tokens.iter().for_each(|token| self.handle(ScheduleInput::Forget(token)));
+        let Self { settling, schedule, .. } = self;
+        settling.begin(request, |token| schedule.is_in_flight(token));
     }
 
     /// Records what a push waits for.
@@ -263,7 +285,9 @@ impl Notifier {
 
     fn answered(&mut self, token: &DeviceToken, answer: PostAnswer, took: Duration) {
         self.record_posted(token, answer, took);
+        self.holds = self.settling.answered(token);
         self.handle(ScheduleInput::Answered(token, answer));
+        self.holds.clear();
     }
 
     fn gave_up(
@@ -303,8 +327,9 @@ impl Notifier {
         F: FnOnce(Registry) -> R,
         R: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
-        let written = write(self.registry.clone());
+        let (written, holds) = (write(self.registry.clone()), self.holds.clone());
         self.recording.spawn(async move {
+            let _until_written = holds;
             if let Err(error) = written.await {
                 tracing::debug!(
                     "cannot store the result of a push, so it may be posted once more: {error}"

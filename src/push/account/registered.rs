@@ -140,6 +140,11 @@ impl Account {
         self.registered.lock().refused = true;
     }
 
+    /// Reports if the mail server refused the present credentials.
+    pub(in crate::push) fn is_refused(&self) -> bool {
+        self.registered.lock().refused
+    }
+
     /// The present credentials are tried once more. Returns whether there are any.
     pub(in crate::push) fn try_again(&self) -> bool {
         let mut state = self.registered.lock();

@@ -161,7 +161,9 @@ impl AccountTable {
             }
             Change::Pending { tokens, generation } => {
                 let news = News::Pending { generation, age: Duration::ZERO };
-                tokens.into_iter().for_each(|token| self.news.send(token, news));
+                let is_left = |token: &DeviceToken| self.held.are_settling() && !self.posts(token);
+                let tokens = tokens.into_iter().filter(|token| !is_left(token));
+                tokens.for_each(|token| self.news.send(token, news));
             }
             Change::Idled { account, mailboxes } => {
                 if let Some(account) = self.get(&account) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::Registry;
 use super::loads::LoadGuard;
+use super::{News, Registry};
 use crate::account::AccountId;
 use crate::ownership::{Ownership, Slot};
 use crate::push::account::Account;
@@ -29,6 +29,12 @@ impl Registry {
     #[must_use]
     pub fn is_watched_here(&self, account: &AccountId) -> bool {
         self.0.accounts.held.has(account)
+    }
+
+    /// Reports if changes of the account concern this node: it is watched here, or a client of it is here.
+    #[must_use]
+    pub fn concerns(&self, account: &AccountId) -> bool {
+        self.0.accounts.has_room_for(account)
     }
 
     /// The accounts that are watched by this node, in no order.
@@ -90,9 +96,34 @@ impl Registry {
         !load.end().contains(account)
     }
 
-    /// Takes up pushes that another node has left.
-    pub fn resume(&self, unannounced: Vec<Unannounced>) {
-        self.0.accounts.resume(unannounced);
+    /// Takes up pushes that another node has left, with what it has found out about tokens. Accounts in `left` do not count.
+    pub fn take_up(&self, left: Loaded) {
+        let accounts = &self.0.accounts;
+        accounts.apply_token_records(left.tokens);
+        accounts.recent_posts.add(left.accepted, UnixTime::now());
+        accounts.resume(left.unannounced);
+    }
+
+    /// Takes up a push of one token that another node has found.
+    pub fn take_up_one(&self, unannounced: Unannounced) {
+        self.0.accounts.resume(vec![unannounced]);
+    }
+
+    /// These slots are about to be given away: news of their tokens is left to the next owner. Returns the tokens that are to
+    /// come to rest.
+    #[must_use]
+    pub fn settle(&self, slots: &[Slot]) -> HashSet<DeviceToken> {
+        self.0.accounts.settle(slots)
+    }
+
+    /// These slots are not about to be given away any more.
+    pub fn settle_no_more(&self, slots: &[Slot]) {
+        self.0.accounts.settle_no_more(slots);
+    }
+
+    /// The token is not posted any more by this node.
+    pub fn forget_post(&self, token: DeviceToken) {
+        self.0.accounts.news.send(token, News::Gone);
     }
 
     /// The accounts of these slots are watched here no more. They leave the memory, but for those with a client here.
@@ -100,8 +131,7 @@ impl Registry {
         self.0.accounts.release(slots);
     }
 
-    /// Tokens of these slots are not posted any more by this node. Returns those that another account of this node has, too.
-    #[must_use]
+    /// Tokens of these slots are not posted any more by this node. Returns those that another owned account has, too.
     pub fn forget_posts(&self, slots: &[Slot]) -> Vec<DeviceToken> {
         self.0.accounts.forget_posts(slots)
     }

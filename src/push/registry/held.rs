@@ -12,12 +12,18 @@ const WORDS: usize = SLOTS as usize / u64::BITS as usize;
 #[derive(Debug)]
 pub(super) struct HeldSlots {
     pub(super) ownership: Ownership,
-    slots: [AtomicU64; WORDS],
+    slots: SlotSet,
+    /// Owned slots that are about to be given away: their tokens are posted by the next owner.
+    settling: SlotSet,
 }
+
+/// A set of slots.
+#[derive(Debug)]
+struct SlotSet([AtomicU64; WORDS]);
 
 impl HeldSlots {
     pub(super) fn new(ownership: Ownership) -> Self {
-        Self { ownership, slots: [const { AtomicU64::new(0) }; WORDS] }
+        Self { ownership, slots: SlotSet::new(), settling: SlotSet::new() }
     }
 
     /// Reports if the account has its watch here.
@@ -26,24 +32,58 @@ impl HeldSlots {
     }
 
     pub(super) fn has_slot(&self, slot: Slot) -> bool {
-        let (word, bit) = place(slot);
-        self.slots.get(word).is_some_and(|word| word.load(Ordering::SeqCst) & bit != 0)
+        self.slots.has(slot)
     }
 
     pub(super) fn set(&self, slot: Slot, is_held: bool) {
+        self.slots.set(slot, is_held);
+    }
+
+    /// Number of slots that are held, of a node with companions.
+    pub(super) fn count(&self) -> usize {
+        self.slots.count()
+    }
+
+    /// The slot is about to be given away, or is not any more.
+    pub(super) fn set_settling(&self, slot: Slot, is_settling: bool) {
+        self.settling.set(slot, is_settling);
+    }
+
+    /// Reports if any slot is about to be given away.
+    pub(super) fn are_settling(&self) -> bool {
+        !self.ownership.is_sole() && self.settling.count() > 0
+    }
+
+    /// Reports if this node posts tokens of the account.
+    pub(super) fn posts(&self, account: &AccountId) -> bool {
+        self.ownership.is_sole()
+            || self.ownership.has(account) && !self.settling.has(Slot::of(account))
+    }
+}
+
+impl SlotSet {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; WORDS])
+    }
+
+    fn has(&self, slot: Slot) -> bool {
         let (word, bit) = place(slot);
-        let Some(word) = self.slots.get(word) else { return };
-        if is_held {
+        self.0.get(word).is_some_and(|word| word.load(Ordering::SeqCst) & bit != 0)
+    }
+
+    fn set(&self, slot: Slot, is_in: bool) {
+        let (word, bit) = place(slot);
+        let Some(word) = self.0.get(word) else { return };
+        if is_in {
             word.fetch_or(bit, Ordering::SeqCst);
         } else {
             word.fetch_and(!bit, Ordering::SeqCst);
         }
     }
 
-    /// Number of slots that are held, of a node with companions.
-    pub(super) fn count(&self) -> usize {
+    fn count(&self) -> usize {
         let ones = |word: &AtomicU64| word.load(Ordering::SeqCst).count_ones() as usize;
-        self.slots.iter().map(ones).sum()
+        self.0.iter().map(ones).sum()
     }
 }
 

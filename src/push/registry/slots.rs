@@ -100,6 +100,7 @@ impl AccountTable {
         let leaving = self.of_slots(slots);
         let waiting = leaving.iter().filter(|account| self.is_waited_for(account)).count();
         slots.iter().for_each(|slot| self.held.set(*slot, false));
+        self.settle_no_more(slots);
         self.waiting.left(waiting);
         for account in leaving {
             account.watch.stop();
@@ -114,12 +115,27 @@ impl AccountTable {
     pub(super) fn forget_posts(&self, slots: &[Slot]) -> Vec<DeviceToken> {
         let tokens: HashSet<DeviceToken> =
             self.of_slots(slots).iter().flat_map(|account| account.tokens()).collect();
-        let is_ours = |token: &DeviceToken| {
-            self.owners(token).iter().any(|account| self.held.ownership.has(&account.id))
-        };
-        let (shared, gone): (Vec<_>, Vec<_>) = tokens.into_iter().partition(is_ours);
+        let (shared, gone): (Vec<_>, Vec<_>) =
+            tokens.into_iter().partition(|token| self.posts(token));
         gone.into_iter().for_each(|token| self.news.send(token, News::Gone));
         shared
+    }
+
+    /// Reports if this node may post the token: for one of its accounts, as far as is known here.
+    pub(super) fn posts(&self, token: &DeviceToken) -> bool {
+        self.owners(token).iter().any(|account| self.held.posts(&account.id))
+    }
+
+    /// These slots are about to be given away. Returns the tokens that this node does not post any more from now on.
+    pub(super) fn settle(&self, slots: &[Slot]) -> HashSet<DeviceToken> {
+        slots.iter().for_each(|slot| self.held.set_settling(*slot, true));
+        let tokens = self.of_slots(slots).into_iter().flat_map(|account| account.tokens());
+        tokens.filter(|token| !self.posts(token)).collect()
+    }
+
+    /// These slots are not about to be given away any more.
+    pub(super) fn settle_no_more(&self, slots: &[Slot]) {
+        slots.iter().for_each(|slot| self.held.set_settling(*slot, false));
     }
 
     pub(super) fn of_slots(&self, slots: &[Slot]) -> Vec<Arc<Account>> {

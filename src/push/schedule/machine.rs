@@ -155,6 +155,12 @@ impl ScheduleMachine {
         Self { schedule, start: now, deadline: None, is_leaving: false }
     }
 
+    /// Reports if a POST of the token is in flight.
+    #[must_use]
+    pub fn is_in_flight(&self, token: &DeviceToken) -> bool {
+        self.schedule.is_in_flight(token)
+    }
+
     /// Begins every POST that may begin now.
     fn go_on(&mut self, now: Duration, actions: &mut impl Actions<Self>) {
         self.deadline = loop {

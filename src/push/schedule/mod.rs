@@ -196,6 +196,13 @@ impl PushSchedule {
         Some((at, entry.failures > 0 || entry.quarantine.is_some()))
     }
 
+    /// Reports if a POST of the token is in flight.
+    #[must_use]
+    pub fn is_in_flight(&self, token: &DeviceToken) -> bool {
+        let entry = self.tokens.get(token);
+        entry.is_some_and(|entry| matches!(entry.place, QueuePlace::InFlight(_)))
+    }
+
     /// The token has something to announce up to `generation`, noticed `age` ago (more than nothing only after a restart).
     pub fn notice(
         &mut self,

@@ -7,7 +7,7 @@ pub(in crate::push) mod context;
 mod news_tests;
 pub(in crate::push) mod session;
 #[cfg(test)]
-mod testing;
+pub(in crate::push) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -12,10 +12,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::context::WatchContext;
 use super::{WatchSettings, Watchers};
 use crate::account::AccountId;
 use crate::config::Config;
 use crate::credentials::Credentials;
+use crate::ownership::Ownership;
 use crate::push::account::Account;
 use crate::push::kept::KeptSessions;
 use crate::push::registry::{Registry, TokenNews};
@@ -33,7 +35,7 @@ use crate::upstream::route::Asked;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A mail server: some mailboxes can be opened, and each has as many messages as the others.
-pub(super) struct MailboxServer {
+pub(in crate::push) struct MailboxServer {
     pub(super) port: u16,
     shared: Arc<Shared>,
 }
@@ -48,7 +50,10 @@ struct Shared {
 
 impl MailboxServer {
     /// Starts a server with these capabilities and mailboxes, of four messages each.
-    pub(super) async fn start(capabilities: &'static str, mailboxes: &[&'static str]) -> Self {
+    pub(in crate::push) async fn start(
+        capabilities: &'static str,
+        mailboxes: &[&'static str],
+    ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (mailboxes, messages) = (mailboxes.iter().copied().collect(), watch::Sender::new(4));
@@ -65,12 +70,12 @@ impl MailboxServer {
     }
 
     /// One more message arrives in each mailbox.
-    pub(super) fn deliver(&self) {
+    pub(in crate::push) fn deliver(&self) {
         self.shared.messages.send_modify(|count| *count += 1);
     }
 
     /// Number of commands that began like this.
-    pub(super) fn count(&self, command: &str) -> usize {
+    pub(in crate::push) fn count(&self, command: &str) -> usize {
         self.shared.said.lock().unwrap().iter().filter(|said| said.starts_with(command)).count()
     }
 
@@ -155,12 +160,13 @@ impl Shared {
 }
 
 /// An account and its watch.
-pub(super) struct Watching {
-    pub(super) account: AccountId,
-    pub(super) registry: Registry,
+pub(in crate::push) struct Watching {
+    pub(in crate::push) account: AccountId,
+    pub(in crate::push) registry: Registry,
     pub(super) kept: KeptSessions,
-    pub(super) news: TokenNews,
+    pub(in crate::push) news: TokenNews,
     pub(super) receiver: NewsReceiver,
+    pub(in crate::push) context: Arc<WatchContext>,
     upstreams: Reloadable<Upstreams>,
     port: u16,
     _end: tokio_util::sync::DropGuard,
@@ -182,11 +188,25 @@ impl Watching {
         settings: fn(std::path::PathBuf) -> StoreSettings,
         news: &str,
     ) -> Self {
+        Self::start_owning(server, settings, news, Ownership::sole())
+    }
+
+    /// The same, of a node with companions.
+    pub(in crate::push) fn start_node(server: &MailboxServer) -> Self {
+        Self::start_owning(server, StoreSettings::sealed, "idle", Ownership::of_node())
+    }
+
+    fn start_owning(
+        server: &MailboxServer,
+        settings: fn(std::path::PathBuf) -> StoreSettings,
+        news: &str,
+        ownership: Ownership,
+    ) -> Self {
         let port = server.port;
         let config = configuration(port, news);
         let directory = tempfile::tempdir().unwrap();
         let (registry, events, news) =
-            Registry::open(&settings(directory.path().join("state"))).unwrap();
+            Registry::open_owning(&settings(directory.path().join("state")), ownership).unwrap();
         let upstreams = Upstreams::new(&config.live).unwrap();
         let asked = Asked { login: "alice@lab.test", listener: None, host: None };
         let account =
@@ -202,6 +222,7 @@ impl Watching {
         );
         let receiver = NewsReceiver::new(&watchers);
         let kept = KeptSessions::new(&watchers, &config.startup.keep);
+        let context = Arc::clone(watchers.context());
         let end = CancellationToken::new();
         tokio::spawn(kept.clone().run(end.clone()));
         tokio::spawn(watchers.run(events, end.clone()));
@@ -211,6 +232,7 @@ impl Watching {
             kept,
             news,
             receiver,
+            context,
             upstreams,
             port,
             _end: end.drop_guard(),
@@ -241,7 +263,7 @@ impl Watching {
         self.receiver.receive(news, &NewsScope::All).await
     }
 
-    pub(super) async fn register(&self) {
+    pub(in crate::push) async fn register(&self) {
         let credentials = Credentials::new("alice@lab.test", "sesame");
         self.registry.register(&self.account, &credentials, &token()).await.unwrap();
     }
@@ -256,7 +278,7 @@ impl Watching {
     }
 
     /// The tokens that are to be posted now.
-    pub(super) fn posted(&mut self) -> Vec<DeviceToken> {
+    pub(in crate::push) fn posted(&mut self) -> Vec<DeviceToken> {
         std::iter::from_fn(|| self.news.try_recv()).map(|(token, _)| token).collect()
     }
 }
@@ -268,12 +290,12 @@ fn configuration(port: u16, news: &str) -> Config {
     Config::parse(&yaml, Path::new(""), "test").unwrap()
 }
 
-pub(super) fn token() -> DeviceToken {
+pub(in crate::push) fn token() -> DeviceToken {
     DeviceToken::new(b"openpgp:alice").unwrap()
 }
 
 /// Waits until it is so.
-pub(super) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(in crate::push) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = std::time::Instant::now();
     while !is_so() {
         assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");

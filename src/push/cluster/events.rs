@@ -1,0 +1,169 @@
+//! What other nodes tell through the event log of the shared state, and what this node does about it.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::{NodeAccounts, SharedState, token_hash};
+use crate::account::AccountId;
+use crate::store::StoreError;
+
+/// Events are in the log for ten minutes. After a longer break all accounts are loaded again.
+const LONGEST_BREAK: Duration = Duration::from_secs(9 * 60);
+
+/// Pause after events could not be read.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The least time between two reads: a burst of changes is read at once.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// An event of another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeEvent {
+    /// Tokens, credentials or mailboxes of the account have changed, or it is gone.
+    Account(AccountId),
+    /// The token with this hash may have something to announce, and this node may be the one to post it.
+    Pending(Vec<u8>),
+    /// The device whose token has this hash fetches messages of the account by itself.
+    Fetches(AccountId, Vec<u8>),
+    /// The watch of the account is to begin again.
+    Rewatch(AccountId),
+}
+
+/// Reads the log, from the first call on.
+pub trait EventLog: Send + 'static {
+    /// Returns when there may be something new: when the database says so, or after a few seconds.
+    fn changed(&self) -> impl Future<Output = ()> + Send;
+
+    /// The new events of other nodes.
+    fn read(&mut self) -> impl Future<Output = Result<Vec<NodeEvent>, StoreError>> + Send;
+}
+
+/// The work of a batch of events: each account is loaded once, whatever has changed, and before anything else is done about it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Work {
+    reload: HashSet<AccountId>,
+    review: HashSet<Vec<u8>>,
+    fetched: HashSet<(AccountId, Vec<u8>)>,
+    rewatch: HashSet<AccountId>,
+}
+
+impl Work {
+    /// Adds events. Those of accounts that are not `here` are of no interest.
+    fn add(&mut self, events: Vec<NodeEvent>, is_here: impl Fn(&AccountId) -> bool) {
+        for event in events {
+            match event {
+                NodeEvent::Account(account) if is_here(&account) => _ = self.reload.insert(account),
+                NodeEvent::Pending(token) => _ = self.review.insert(token),
+                NodeEvent::Fetches(account, token) if is_here(&account) => {
+                    _ = self.fetched.insert((account, token));
+                }
+                NodeEvent::Rewatch(account) if is_here(&account) => {
+                    self.rewatch.insert(account);
+                }
+                NodeEvent::Account(_) | NodeEvent::Fetches(..) | NodeEvent::Rewatch(_) => {}
+            }
+        }
+    }
+}
+
+impl<S: SharedState> NodeAccounts<S> {
+    /// Follows the log until `stop` is cancelled. Nothing that it tells is lost while the database is away.
+    pub async fn follow(self, mut log: impl EventLog, stop: CancellationToken) {
+        let follow = async {
+            let (mut work, mut last) = (Work::default(), Instant::now());
+            loop {
+                if let Err(error) = self.step(&mut log, &mut work).await {
+                    debug!("cannot follow the changes of other nodes at the moment: {error}");
+                    sleep(PAUSE).await;
+                    continue;
+                }
+                if last.elapsed() > LONGEST_BREAK {
+                    self.reload_all(&mut work);
+                }
+                last = Instant::now();
+                if work == Work::default() {
+                    sleep(BREATH).await;
+                    log.changed().await;
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = follow => {}
+        }
+    }
+
+    /// Reads what is new and does what is to be done. What could not be done stays in `work`.
+    async fn step(&self, log: &mut impl EventLog, work: &mut Work) -> Result<(), StoreError> {
+        let events = log.read().await?;
+        work.add(events, |account| self.registry().concerns(account));
+        while let Some(account) = work.reload.iter().next().cloned() {
+            self.reload(&account).await?;
+            work.reload.remove(&account);
+        }
+        while let Some(token) = work.review.iter().next().cloned() {
+            if let Some(unannounced) = self.state.unannounced(&token).await? {
+                self.registry().take_up_one(unannounced);
+            }
+            work.review.remove(&token);
+        }
+        work.fetched.drain().for_each(|(account, token)| self.device_fetches(&account, &token));
+        work.rewatch.drain().for_each(|account| {
+            // Without credentials there is nothing to begin with.
+            let _ = self.registry().rewatch(&account);
+        });
+        Ok(())
+    }
+
+    /// A device fetches at another node. Its login there was accepted, so a watch that was refused has a chance again.
+    fn device_fetches(&self, account: &AccountId, token: &[u8]) {
+        let Some(known) = self.registry().get(account) else { return };
+        if let Some(token) = known.tokens().into_iter().find(|known| token_hash(known) == token) {
+            known.watch.device_fetches(&token);
+        }
+        if known.is_refused() {
+            let _ = self.registry().rewatch(account);
+        }
+    }
+
+    /// The log may have lost what happened meanwhile.
+    fn reload_all(&self, work: &mut Work) {
+        info!("the database was away for long: all accounts of this node are loaded again");
+        work.reload.extend(self.registry().names());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn account_is_loaded_once_for_all_its_changes() {
+        let account = |name: &str| AccountId::new(name, "imap.example.org:993");
+        let mut work = Work::default();
+        let events = vec![
+            NodeEvent::Account(account("alice")),
+            NodeEvent::Account(account("eve")),
+            NodeEvent::Account(account("alice")),
+            NodeEvent::Pending(vec![1]),
+            NodeEvent::Pending(vec![1]),
+            NodeEvent::Fetches(account("alice"), vec![1]),
+            NodeEvent::Fetches(account("eve"), vec![1]),
+            NodeEvent::Rewatch(account("eve")),
+            NodeEvent::Rewatch(account("alice")),
+        ];
+        work.add(events, |asked| *asked == account("alice"));
+        let expected = Work {
+            reload: HashSet::from([account("alice")]),
+            review: HashSet::from([vec![1]]),
+            fetched: HashSet::from([(account("alice"), vec![1])]),
+            rewatch: HashSet::from([account("alice")]),
+        };
+        assert_eq!(work, expected);
+    }
+}

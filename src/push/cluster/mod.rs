@@ -1,0 +1,164 @@
+//! The accounts of one node of several that share a state: they come and go with the node's slots, and follow what other nodes
+//! change.
+
+pub mod events;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use super::registry::Registry;
+use super::settling::Settler;
+use super::watcher::Watchers;
+use super::watcher::context::WatchContext;
+use crate::account::AccountId;
+use crate::cluster::SlotKeeper;
+use crate::ownership::Slot;
+use crate::secret::DeviceToken;
+use crate::store::StoreError;
+pub use state::SharedState;
+
+/// Slots whose accounts are loaded at once: what a client waits for behind that takes a moment.
+const PIECE: usize = 16;
+
+/// Time limit for the watches of prepared slots to begin.
+const PREPARATION: Duration = Duration::from_secs(30);
+
+/// Time limit for POSTs in flight to be answered, and the answers to be written.
+const REST: Duration = Duration::from_secs(3);
+
+/// Pause between two looks at these watches.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// An account that changes all the time is loaded so often in a row. The change itself brings the rest.
+const ATTEMPTS: usize = 5;
+
+/// The accounts of a node. Clones are handles of the same.
+#[derive(Clone)]
+pub struct NodeAccounts<S> {
+    context: Arc<WatchContext>,
+    state: S,
+    settler: Settler,
+}
+
+impl<S: SharedState> NodeAccounts<S> {
+    /// The accounts of these watches, as `state` has them, whose tokens are posted where `settler` asks.
+    #[must_use]
+    pub fn new(watchers: &Watchers, state: S, settler: Settler) -> Self {
+        Self { context: Arc::clone(watchers.context()), state, settler }
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.context.registry
+    }
+
+    /// Loads those of the slots that are not here yet.
+    async fn load(&self, slots: &[Slot]) -> Result<(), StoreError> {
+        for piece in slots.chunks(PIECE) {
+            let load = self.registry().begin_load();
+            let new = self.registry().hold(piece);
+            if new.is_empty() {
+                continue;
+            }
+            let loaded = match self.state.load_slots(&new).await {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    self.registry().release(&new);
+                    return Err(error);
+                }
+            };
+            for account in self.registry().insert_loaded(loaded, &new, load) {
+                self.reload(&account).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over the account as the state has it now.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it stays as it was.
+    pub async fn reload(&self, account: &AccountId) -> Result<(), StoreError> {
+        for _ in 0..ATTEMPTS {
+            let load = self.registry().begin_load();
+            let loaded = self.state.load_account(account).await?;
+            if self.registry().replace_account(account, loaded, load) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until each watch of the slots is as far as it can get.
+    async fn until_settled(&self, slots: &[Slot]) {
+        while !self.registry().is_settled(slots) {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Tokens of lost slots that other accounts of this node have: those that another node posts now are forgotten.
+    async fn review(&self, tokens: Vec<DeviceToken>) {
+        for token in tokens {
+            match self.state.unannounced(&token_hash(&token)).await {
+                Ok(Some(_)) => {}
+                Ok(None) => self.registry().forget_post(token),
+                Err(error) => debug!(%token, "cannot find out which node posts the token: {error}"),
+            }
+        }
+    }
+}
+
+impl<S: SharedState> SlotKeeper for NodeAccounts<S> {
+    async fn prepare(&self, slots: Vec<Slot>) -> Result<(), StoreError> {
+        self.load(&slots).await?;
+        // A mail server that does not answer holds nothing up.
+        let _ = timeout(PREPARATION, self.until_settled(&slots)).await;
+        Ok(())
+    }
+
+    async fn take(&self, slots: Vec<Slot>) -> Result<(), StoreError> {
+        self.load(&slots).await?;
+        self.registry().settle_no_more(&slots);
+        for piece in slots.chunks(PIECE) {
+            let left = self.state.pending(piece).await?;
+            self.registry().take_up(left);
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, slots: Vec<Slot>) {
+        let tokens = self.registry().settle(&slots);
+        let _ = timeout(REST, self.settler.settle(tokens)).await;
+    }
+
+    fn drop(&self, slots: Vec<Slot>) {
+        let shared = self.registry().forget_posts(&slots);
+        self.registry().release(&slots);
+        if !shared.is_empty() {
+            let node = self.clone();
+            tokio::spawn(async move { node.review(shared).await });
+        }
+    }
+
+    fn lapse(&self, slots: Vec<Slot>) {
+        // Nothing is owned any more: no account is left that could post a shared token.
+        self.registry().forget_posts(&slots);
+    }
+
+    fn share(&self, nodes: usize) {
+        self.registry().ownership().set_nodes(nodes);
+        self.context.pacing.share(nodes);
+    }
+}
+
+/// The hash by which the state names a token.
+fn token_hash(token: &DeviceToken) -> Vec<u8> {
+    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.expose().as_bytes())
+        .as_ref()
+        .to_vec()
+}
