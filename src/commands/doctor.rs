@@ -10,8 +10,8 @@ use super::findings::outside::Visit;
 use super::findings::service::ServiceFacts;
 use super::findings::systemd::{self, UnitFacts};
 use super::findings::{
-    Finding, accounts, certificate, listen, name, news, outcome, outside, push, route, service,
-    state,
+    Finding, accounts, certificate, database, listen, name, news, outcome, outside, push, route,
+    service, state,
 };
 use super::push_test::{self, PushTestArguments};
 use super::{check, status};
@@ -49,6 +49,7 @@ pub async fn run(config: &Config, file: &Path, options: &DoctorOptions) -> anyho
     let held = unit.as_ref().map(|unit| unit.sockets.clone()).unwrap_or_default();
     show(about_service(config, unit, &report))?;
     show(check::obstacles(config, &held))?;
+    show(database::look(config).await.iter().map(database::judge).collect())?;
     show(vec![state::judge(&state::look(config))])?;
     show(reached(&config.live).await)?;
     let report = report.ok();

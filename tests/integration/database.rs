@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use deltapush::config::Config;
 use deltapush::store::{
@@ -136,4 +137,27 @@ async fn server_is_restarted_where_it_was() {
     postgres.start_again();
     assert_eq!(postgres.sql(USER, "SELECT count(*) FROM kept"), "0");
     assert!(connect(&section).await.is_ok());
+}
+
+#[tokio::test]
+async fn doctor_says_how_the_database_is() {
+    let postgres = Postgres::start();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.yaml");
+    let port = format!(":{}/", postgres.port);
+    for (port, expected) in [
+        (port.as_str(), "ok    database     database deltapush at localhost"),
+        (":9/", "fail  database     localhost:9: "),
+    ] {
+        let section =
+            postgres.section(postgres.port).replace(&format!(":{}/", postgres.port), port);
+        // Nothing else is asked for beyond this machine.
+        let others = "push: {notify_url: \"http://127.0.0.1:9/notify\"}\n\
+                      routes: [{domain: lab.test, upstream: \"imap+plain://127.0.0.1:9\"}]\n";
+        fs::write(&config, format!("storage: {{postgres: {section}}}\n{others}")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_deltapush"));
+        let output = command.arg("--config").arg(&config).arg("doctor").output().unwrap();
+        let shown = String::from_utf8(output.stdout).unwrap();
+        assert!(shown.contains(expected) && !shown.contains(PASSWORD), "{shown}");
+    }
 }

@@ -3,6 +3,7 @@
 pub(super) mod accounts;
 pub(super) mod certificate;
 mod command;
+pub(super) mod database;
 pub(super) mod dovecot;
 pub(super) mod listen;
 pub(super) mod name;
