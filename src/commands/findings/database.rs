@@ -18,7 +18,7 @@ const OLDEST: i32 = 130_000;
 const TIME: Duration = Duration::from_secs(10);
 
 /// The remedy for a database that cannot be used.
-const REMEDY: &str = "docs/cluster.md, \"If it does not work\"";
+const REMEDY: &str = "check storage.postgres, the network, and the servers' pg_hba.conf and log";
 
 /// Facts about the database.
 #[derive(Debug)]
