@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use rusqlite::ErrorCode;
 
+use super::postgres_connector::explain as explain_answer;
 use super::seal::SealError;
-use super::sql::SqlError;
+use super::sql::{Meaning, SqlError, meaning};
 use crate::file_access::explain;
 
 /// Why the state cannot be opened, or a command on it fails. All of these are the operator's to mend, and none has changed
@@ -50,6 +51,51 @@ pub enum OpenError {
         found: i64,
         /// The newest that is known here.
         known: i64,
+    },
+    /// The database is not there, or refuses the connection.
+    #[error("the database of storage.postgres cannot be used: {0}")]
+    Unavailable(String),
+    /// The database refuses a statement.
+    #[error(
+        "the database of storage.postgres refuses a statement: {0}; deltapush's user must own the database, or be allowed to create tables in it"
+    )]
+    Refused(String),
+    /// The tables belong to a version that works with none as old as this one.
+    #[error(
+        "the tables in the database have version {found} and need a deltapush that knows version {needed}; this one knows {known}: install the version that the other nodes run"
+    )]
+    TooOld {
+        /// The version of the tables.
+        found: i64,
+        /// The version that a node has to know.
+        needed: i64,
+        /// The newest that is known here.
+        known: i64,
+    },
+    /// Nodes still run that cannot work with the tables as this version makes them.
+    #[error(
+        "nodes of an older version still run ({nodes}) and cannot work with this version's tables: upgrade them to the version before this one first, or stop them"
+    )]
+    TooNew {
+        /// Their names.
+        nodes: String,
+    },
+    /// Another node has made the key that seals credentials.
+    #[error(
+        "another node seals credentials in this database, and its key is missing at {}: copy the key file of that node to this place (mode 0600, deltapush's user)",
+        path.display()
+    )]
+    SharedKeyMissing {
+        /// The path that was tried.
+        path: PathBuf,
+    },
+    /// Another node uses another key.
+    #[error(
+        "the key in {place} is not the one that the other nodes seal credentials with: copy theirs to this place"
+    )]
+    SharedKeyWrong {
+        /// The place of the wrong key.
+        place: String,
     },
     /// There is no room for the state's journal.
     #[error("the disk is full and the state cannot be opened: make room in storage.directory")]
@@ -122,7 +168,7 @@ impl OpenError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::DiskFull | Self::InUse { .. } => true,
+            Self::DiskFull | Self::InUse { .. } | Self::Unavailable(_) => true,
             Self::Io { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
@@ -149,6 +195,20 @@ pub enum StoreError {
     /// SQLite failed.
     #[error("the state cannot be read or written: {0}")]
     Database(Arc<rusqlite::Error>),
+    /// The database is not there at the moment; the operator's to mend, unless it passes.
+    #[error(
+        "the database of storage.postgres cannot be used: {0}; check its servers, and the network to them"
+    )]
+    Unavailable(Arc<str>),
+    /// The database refuses a statement.
+    #[error("the database refuses a statement: {0}")]
+    Refused(Arc<str>),
+    /// Another change at the same time was in the way again and again.
+    #[error("the database undid the change because of other changes at the same time")]
+    Collision,
+    /// PostgreSQL stores no NUL.
+    #[error("a name with a NUL character cannot be stored in PostgreSQL")]
+    Nul,
     /// The database contains something that deltapush did not put there.
     #[error("the state is damaged: {0}")]
     Damaged(String),
@@ -173,14 +233,19 @@ impl StoreError {
     #[must_use]
     pub fn is_about_the_disk(&self) -> bool {
         match self {
-            Self::DiskFull | Self::NotWritten => true,
+            Self::DiskFull | Self::NotWritten | Self::Unavailable(_) | Self::Collision => true,
             Self::Database(error) => {
                 matches!(
                     error.sqlite_error_code(),
                     Some(ErrorCode::SystemIoFailure | ErrorCode::ReadOnly)
                 )
             }
-            Self::Damaged(_) | Self::Closed | Self::NotOwner | Self::Seal(_) => false,
+            Self::Damaged(_)
+            | Self::Refused(_)
+            | Self::Nul
+            | Self::Closed
+            | Self::NotOwner
+            | Self::Seal(_) => false,
         }
     }
 }
@@ -207,6 +272,11 @@ impl From<SqlError> for OpenError {
     fn from(error: SqlError) -> Self {
         match error {
             SqlError::Sqlite(error) => error.into(),
+            SqlError::Postgres(error) => match meaning(&error) {
+                Meaning::Unavailable => Self::Unavailable(explain_answer(&error)),
+                _ => Self::Refused(explain_answer(&error)),
+            },
+            SqlError::Late => Self::Unavailable(error.to_string()),
             SqlError::Unexpected { .. } | SqlError::NoRow => {
                 Self::Damaged { what: error.to_string() }
             }
@@ -218,7 +288,20 @@ impl From<SqlError> for StoreError {
     fn from(error: SqlError) -> Self {
         match error {
             SqlError::Sqlite(error) => error.into(),
+            SqlError::Postgres(error) => error.into(),
+            SqlError::Late => Self::Unavailable(error.to_string().into()),
             SqlError::Unexpected { .. } | SqlError::NoRow => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        match meaning(&error) {
+            Meaning::Unavailable => Self::Unavailable(explain_answer(&error).into()),
+            Meaning::Collision => Self::Collision,
+            Meaning::Nul => Self::Nul,
+            Meaning::Refused => Self::Refused(explain_answer(&error).into()),
         }
     }
 }

@@ -46,6 +46,23 @@ pub(super) fn sealer(sql: Sql<'_>, source: &KeySource) -> Result<Sealer, OpenErr
     Ok(sealer)
 }
 
+/// The same, where several nodes seal with one key: only the first one makes it or brings it, and the others have to have the
+/// same. The caller holds the lock of the tables.
+pub(super) fn shared_sealer(sql: Sql<'_>, source: &KeySource) -> Result<Sealer, OpenError> {
+    let is_made =
+        sql.optional("SELECT 1 FROM meta WHERE name = 'key_check'", values![], |_| Ok(()))?;
+    if is_made.is_none() {
+        return sealer(sql, source);
+    }
+    match fitting(sql, present(source)?)? {
+        Some(sealer) => Ok(sealer),
+        None => Err(match unfit(source)? {
+            OpenError::KeyMissing { path } => OpenError::SharedKeyMissing { path },
+            _ => OpenError::SharedKeyWrong { place: source.to_string() },
+        }),
+    }
+}
+
 /// A key that the check was made with.
 pub(super) enum MatchingKey {
     /// At its place.

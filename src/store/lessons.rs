@@ -2,6 +2,7 @@
 
 use super::habit::{FetchLesson, habit_in};
 use super::operations::{StateChange, hash, of_known};
+use super::postgres::StoredEvent;
 use super::sql::values;
 use super::{Change, UnixTime};
 use crate::account::AccountId;
@@ -35,6 +36,7 @@ pub fn learned(
                 hash(&token)
             ],
         )?;
+        state.tell(StoredEvent::Account(account.clone()))?;
         let tokens = state.tokens(row)?;
         state.changes.push(Change::Tokens { account: account.clone(), credentials: None, tokens });
         Ok(())

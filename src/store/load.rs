@@ -62,7 +62,11 @@ pub(super) fn load(
     })
 }
 
-fn unseal(sealer: &Sealer, account: &AccountId, sealed: &[u8]) -> Option<Arc<Credentials>> {
+pub(super) fn unseal(
+    sealer: &Sealer,
+    account: &AccountId,
+    sealed: &[u8],
+) -> Option<Arc<Credentials>> {
     if sealed.is_empty() {
         return None;
     }
@@ -105,7 +109,7 @@ fn call_back(accounts: &[AccountRecord], unannounced: &mut Vec<Unannounced>, now
 }
 
 /// The running time in the state. Rarely stored values may be older than those stored with a token or a mailbox.
-fn served(sql: Sql<'_>) -> sql::Result<Uptime> {
+pub(super) fn served(sql: Sql<'_>) -> sql::Result<Uptime> {
     sql.one(
         "SELECT coalesce(max(seconds), 0) FROM (
              SELECT seconds FROM served UNION ALL SELECT max(last_served) FROM tokens UNION ALL

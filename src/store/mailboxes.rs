@@ -3,6 +3,7 @@
 use super::operations::{
     Operation, Result, RowId, StateChange, account_in, generation, hash, of_known,
 };
+use super::postgres::StoredEvent;
 use super::server_news::StoredPosition;
 use super::sql::{self, Row, Sql, values};
 use super::{Announce, Change, Idled, MAX_IDLED, Position, UnixTime, Uptime};
@@ -18,6 +19,8 @@ pub enum Noticed {
     New,
     /// The mail server had told of it, and it was announced then.
     Told,
+    /// Its mailbox was looked through as far before, by another node.
+    Known,
 }
 
 /// Notes up to where a mailbox has been looked through and, if what was found deserves it, that the tokens of the account
@@ -32,11 +35,15 @@ pub fn noticed(
     now: UnixTime,
 ) -> impl StateChange<Noticed> + use<> {
     let mailbox = MailboxName::from(mailbox);
-    of_known(account, move |state, row, _| {
+    of_known(account, move |state, row, account| {
+        state.fence(account)?;
         let before = state
             .stored_position(row, &mailbox)?
             .filter(|before| before.position.uid_validity == position.uid_validity)
             .map(|before| before.corrected_by(position));
+        if state.is_repeated(before, position, &announce) {
+            return Ok(Noticed::Known);
+        }
         let told = before.map_or(0, |before| before.told);
         state.store_position(row, &mailbox, StoredPosition { position, told })?;
         let is_told = told > 0 && told >= position.uid_next;
@@ -52,7 +59,8 @@ pub fn noticed(
 /// nothing for an account that is not known.
 #[must_use]
 pub fn call(account: &AccountId, now: UnixTime) -> impl StateChange<()> + use<> {
-    of_known(account, move |state, row, _| {
+    of_known(account, move |state, row, account| {
+        state.fence(account)?;
         state.sql.execute("UPDATE accounts SET called = ?1 WHERE id = ?2", values![now.0, row])?;
         state.announce(row, &Announce::All, now)
     })
@@ -135,6 +143,9 @@ impl Operation<'_> {
         if *announce == Announce::Nothing {
             return Ok(());
         }
+        if self.node.is_some() {
+            return self.announce_among_nodes(row, announce, now);
+        }
         *self.generation = self.generation.saturating_add(1);
         let tokens = self.tokens(row)?.into_iter().map(|seen| seen.token);
         let tokens: Vec<DeviceToken> = tokens.filter(|token| announce.includes(token)).collect();
@@ -161,6 +172,7 @@ impl Operation<'_> {
     }
 
     fn publish_idled(&mut self, row: RowId, account: &AccountId) -> Result<()> {
+        self.tell(StoredEvent::Account(account.clone()))?;
         let mailboxes = idled_of(self.sql, row)?;
         self.changes.push(Change::Idled { account: account.clone(), mailboxes });
         Ok(())

@@ -20,6 +20,7 @@ mod load;
 mod mailboxes;
 mod operations;
 mod pgpass;
+mod postgres;
 mod postgres_connector;
 mod postgres_settings;
 mod quarantine;
@@ -30,6 +31,7 @@ mod seal;
 mod server_news;
 mod settings;
 mod sql;
+mod sqlite;
 mod status;
 mod worker;
 mod write_failures;
@@ -43,6 +45,7 @@ pub(crate) use directory::put_new;
 pub use error::{OpenError, StoreError};
 pub use habit::{FetchHabit, FetchLesson, Fetches};
 pub use mailboxes::Noticed;
+pub use postgres::{EventLog, StoredEvent};
 pub use postgres_connector::{ConnectError, Connected, PostgresConnector, Reason, ServerError};
 pub use postgres_settings::{PasswordError, PasswordSource, PostgresSettings};
 pub use records::{
@@ -56,10 +59,13 @@ pub use settings::{CredentialStorage, KeySource, StoreSettings};
 
 use crate::account::AccountId;
 use crate::mailbox_name::MailboxName;
+#[cfg(test)]
 use operations::Operation;
 pub use operations::StateChange;
 use rusqlite::TransactionBehavior;
 use sql::Sql;
+use sqlite::SqliteBackend;
+use tokio::sync::watch;
 use worker::Worker;
 
 /// All kinds of changes: each is a function that returns a [`StateChange`] for [`Store::commit`].
@@ -70,6 +76,7 @@ pub mod change {
     pub use super::operations::{
         announced, credentials_changed, gave_up, register, remove_account, remove_token,
     };
+    pub use super::postgres::tell;
     pub use super::quarantine::quarantined;
     pub use super::server_news::{told, watched};
 }
@@ -78,6 +85,8 @@ pub mod change {
 #[derive(Clone)]
 pub struct Store {
     worker: Arc<Worker>,
+    /// None for a state file.
+    shared: Option<Arc<postgres::Shared>>,
 }
 
 impl Store {
@@ -123,9 +132,9 @@ impl Store {
             );
         }
         let newest = loaded.unannounced.iter().map(|found| found.generation).max();
-        let worker =
-            Worker::start(connection, sealer, lock, newest.unwrap_or_default(), Box::new(changed))?;
-        Ok((Self { worker: Arc::new(worker) }, loaded))
+        let backend = SqliteBackend::new(connection, sealer, lock, newest.unwrap_or_default());
+        let worker = Worker::start(backend, watch::Sender::new(false), Box::new(changed))?;
+        Ok((Self { worker: Arc::new(worker), shared: None }, loaded))
     }
 
     /// Makes a change of the state. When this returns it is on disk, and the copy in memory has it.
@@ -144,7 +153,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn erased(&self, now: UnixTime) -> Result<Vec<Erased>, StoreError> {
-        self.commit(move |state: &mut Operation<'_>| state.erased(now)).await
+        self.read(move |state| state.erased(now)).await
     }
 
     /// All accounts as a person is shown them, by name. Nothing is said to be refused: that is not on disk.
@@ -152,7 +161,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn status(&self) -> Result<Vec<AccountStatus>, StoreError> {
-        self.commit(|state: &mut Operation<'_>| state.status()).await
+        self.read(|state| state.status()).await
     }
 
     /// The noted positions of an account's mailboxes, by name.
@@ -164,7 +173,14 @@ impl Store {
         account: &AccountId,
     ) -> Result<Vec<(MailboxName, Position)>, StoreError> {
         let account = account.clone();
-        self.commit(move |state: &mut Operation<'_>| state.positions(&account)).await
+        self.read(move |state| state.positions(&account)).await
+    }
+
+    async fn read<T: Send + 'static>(&self, read: impl StateChange<T>) -> Result<T, StoreError> {
+        match &self.shared {
+            Some(shared) => shared.read(read).await,
+            None => self.commit(read).await,
+        }
     }
 
     /// Reports if the last change could not be written.

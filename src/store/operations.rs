@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use super::habit::habit_in;
+use super::postgres::{NodeWrites, StoredEvent};
 use super::seal::Sealer;
 use super::sql::{self, Row, Sql, SqlError, Value, no_limit, values};
 use super::{Change, DualTime, Generation, MAX_TOKENS, StoreError, StoredToken, UnixTime, Uptime};
 use crate::account::AccountId;
 use crate::credentials::Credentials;
+use crate::ownership::Slot;
 use crate::secret::DeviceToken;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 
@@ -18,13 +20,15 @@ pub(super) type RowId = i64;
 
 /// One change of the state, as its whole definition: what it writes, and what it tells the copy in memory. It is written within
 /// a savepoint of its own: if it fails, nothing has changed.
+///
+/// It may run again: databases that several nodes share undo a transaction that collides with another.
 pub trait StateChange<T>:
-    FnOnce(&mut Operation<'_>) -> Result<T, StoreError> + Send + 'static
+    FnMut(&mut Operation<'_>) -> Result<T, StoreError> + Send + 'static
 {
 }
 
 impl<T, F> StateChange<T> for F where
-    F: FnOnce(&mut Operation<'_>) -> Result<T, StoreError> + Send + 'static
+    F: FnMut(&mut Operation<'_>) -> Result<T, StoreError> + Send + 'static
 {
 }
 
@@ -37,13 +41,15 @@ pub struct Operation<'a> {
     pub(super) generation: &'a mut i64,
     /// The changes of the operation, in order.
     pub(super) changes: &'a mut Vec<Change>,
+    /// This node, where several share the state.
+    pub(super) node: Option<NodeWrites<'a>>,
 }
 
 /// A change of what belongs to an account, in the account's row. Does nothing for an account that is not known.
-pub(super) fn of_known<T, C>(account: &AccountId, change: C) -> impl StateChange<T> + use<T, C>
+pub(super) fn of_known<T, C>(account: &AccountId, mut change: C) -> impl StateChange<T> + use<T, C>
 where
     T: Default + 'static,
-    C: FnOnce(&mut Operation<'_>, RowId, &AccountId) -> Result<T> + Send + 'static,
+    C: FnMut(&mut Operation<'_>, RowId, &AccountId) -> Result<T> + Send + 'static,
 {
     let account = account.clone();
     move |state: &mut Operation<'_>| match state.row(&account)? {
@@ -65,12 +71,7 @@ pub fn register(
     let (account, token) = (account.clone(), token.clone());
     move |state: &mut Operation<'_>| {
         let sealed = state.seal(&account, credentials.as_deref())?;
-        let row: RowId = state.sql.one(
-            "INSERT INTO accounts (name, upstream, credentials, created, watched) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (name, upstream) DO UPDATE SET credentials = excluded.credentials RETURNING id",
-            values![account.user, account.upstream, sealed, now.wall.0, is_watched],
-            |row| row.get(0),
-        )?;
+        let row = state.insert_account(&account, &sealed, is_watched, now)?;
         state.forget_erased(&account)?;
         let is_new = !state.has_token(row, &token)?;
         state.sql.execute(
@@ -85,6 +86,8 @@ pub fn register(
         }
         state.drop_surplus(row, &token)?;
         let tokens = state.tokens(row)?;
+        state.tell(StoredEvent::Account(account.clone()))?;
+        let (account, credentials) = (account.clone(), credentials.clone());
         state.changes.push(Change::Tokens { account, credentials, tokens });
         Ok(())
     }
@@ -101,6 +104,7 @@ pub fn remove_token(account: &AccountId, token: &DeviceToken) -> impl StateChang
 #[must_use]
 pub fn remove_account(account: &AccountId) -> impl StateChange<()> + use<> {
     of_known(account, |state, row, account| {
+        state.lock_account(row)?;
         let tokens = state.tokens(row)?;
         state.sql.execute("DELETE FROM tokens WHERE account = ?1", values![row])?;
         tokens.into_iter().try_for_each(|seen| state.left(seen.token))?;
@@ -122,6 +126,8 @@ pub fn credentials_changed(
             values![sealed, account.user, account.upstream],
         )?;
         if known > 0 {
+            state.tell(StoredEvent::Account(account.clone()))?;
+            let (account, credentials) = (account.clone(), Arc::clone(&credentials));
             state.changes.push(Change::Credentials { account, credentials });
         }
         Ok(())
@@ -138,6 +144,9 @@ pub fn announced(
 ) -> impl StateChange<()> + use<> {
     let token = token.clone();
     move |state: &mut Operation<'_>| {
+        if !state.fence_token(&token)? {
+            return Ok(());
+        }
         let known = state.sql.execute(
             "UPDATE tokens SET accepted = ?1, given_up = NULL, given_up_reason = NULL,
                  gone = 0, gone_first = NULL, gone_last = NULL, gone_until = NULL, gone_served = NULL,
@@ -162,6 +171,9 @@ pub fn gave_up(
 ) -> impl StateChange<()> + use<> {
     let (token, reason) = (token.clone(), reason.to_owned());
     move |state: &mut Operation<'_>| {
+        if !state.fence_token(&token)? {
+            return Ok(());
+        }
         state.sql.execute(
             "UPDATE tokens SET given_up = ?1, given_up_reason = ?2, pending = CASE WHEN pending > ?3 THEN pending END
              WHERE hash = ?4",
@@ -172,6 +184,31 @@ pub fn gave_up(
 }
 
 impl Operation<'_> {
+    fn insert_account(
+        &mut self,
+        account: &AccountId,
+        sealed: &[u8],
+        is_watched: bool,
+        now: DualTime,
+    ) -> Result<RowId> {
+        let AccountId { user, upstream } = account;
+        let created = now.wall.0;
+        Ok(match self.sql {
+            Sql::Sqlite(_) => self.sql.one(
+                "INSERT INTO accounts (name, upstream, credentials, created, watched) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (name, upstream) DO UPDATE SET credentials = excluded.credentials RETURNING id",
+                values![user, upstream, sealed, created, is_watched],
+                |row| row.get(0),
+            )?,
+            Sql::Postgres(_) => self.sql.one(
+                "INSERT INTO accounts (name, upstream, credentials, created, watched, slot) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT (name, upstream) DO UPDATE SET credentials = excluded.credentials RETURNING id",
+                values![user, upstream, sealed, created, is_watched, i64::from(Slot::of(account).number())],
+                |row| row.get(0),
+            )?,
+        })
+    }
+
     fn has_token(&self, row: RowId, token: &DeviceToken) -> Result<bool> {
         Ok(self.sql.one(
             "SELECT EXISTS (SELECT 1 FROM tokens WHERE account = ?1 AND hash = ?2)",
@@ -197,6 +234,7 @@ impl Operation<'_> {
     }
 
     fn remove_token(&mut self, row: RowId, account: &AccountId, token: &DeviceToken) -> Result<()> {
+        self.lock_account(row)?;
         let removed = self.sql.execute(
             "DELETE FROM tokens WHERE account = ?1 AND hash = ?2",
             values![row, hash(token)],
@@ -220,6 +258,7 @@ impl Operation<'_> {
             values![hash(token)],
             |row| Ok((row.get(0)?, account_in(row, 1)?)),
         )?;
+        accounts.iter().try_for_each(|(row, _)| self.lock_account(*row))?;
         self.sql.execute("DELETE FROM tokens WHERE hash = ?1", values![hash(token)])?;
         self.left(token.clone())?;
         accounts.iter().try_for_each(|(row, account)| {
@@ -247,6 +286,7 @@ impl Operation<'_> {
         if tokens.is_empty() {
             self.sql.execute("DELETE FROM accounts WHERE id = ?1", values![row])?;
         }
+        self.tell(StoredEvent::Account(account.clone()))?;
         self.changes.push(Change::Tokens { account: account.clone(), credentials: None, tokens });
         Ok(())
     }

@@ -64,7 +64,10 @@ pub enum Reason {
     Late,
 }
 
-/// A connection, to be driven by a task, and its handle.
+/// A connection, to be driven by a task.
+pub(super) type Driven = Connection<Socket, Stream<Socket>>;
+
+/// A connection and its handle.
 pub type Connected = (Client, Connection<Socket, Stream<Socket>>);
 
 impl PostgresConnector {
@@ -144,7 +147,7 @@ fn joined(errors: &[ServerError]) -> String {
 }
 
 /// The error with its causes, which its own text leaves out.
-fn explain(error: &tokio_postgres::Error) -> String {
+pub(super) fn explain(error: &tokio_postgres::Error) -> String {
     if let Some(refusal) = error.as_db_error() {
         return format!("{} ({})", refusal.message(), refusal.code().code());
     }

@@ -29,6 +29,9 @@ pub fn quarantined(
 ) -> impl StateChange<bool> + use<> {
     let token = token.clone();
     move |state: &mut Operation<'_>| {
+        if !state.fence_token(&token)? {
+            return Ok(false);
+        }
         let key = hash(&token);
         let is_over: bool = state.sql.one(
             "SELECT EXISTS (
@@ -158,7 +161,7 @@ pub(super) fn token_records(sql: Sql<'_>) -> sql::Result<Vec<(DeviceToken, Token
     )
 }
 
-fn record_in(row: &Row<'_>, first: usize) -> sql::Result<TokenRecord> {
+pub(super) fn record_in(row: &Row<'_>, first: usize) -> sql::Result<TokenRecord> {
     Ok(TokenRecord { accepted: row.get(first)?, quarantine: quarantine_in(row, first + 1)? })
 }
 

@@ -3,6 +3,7 @@
 
 use super::mailboxes::{loaded, position_in, stored};
 use super::operations::{Operation, Result, RowId, StateChange, of_known};
+use super::postgres::StoredEvent;
 use super::sql::values;
 use super::{Announce, Change, Position, UnixTime};
 use crate::account::AccountId;
@@ -56,7 +57,8 @@ pub fn told(
     now: UnixTime,
 ) -> impl StateChange<bool> + use<> {
     let mailbox = MailboxName::from(mailbox);
-    of_known(account, move |state, row, _| {
+    of_known(account, move |state, row, account| {
+        state.fence(account)?;
         let Some(message) = message else {
             state.announce(row, &announce, now)?;
             return Ok(true);
@@ -88,9 +90,8 @@ pub fn told(
         let position = Position { uid_validity, uid_next: after };
         state.store_position(row, &mailbox, StoredPosition { position, told })?;
         // A device that has this message may lack those that were left out.
-        let announce =
-            if is_gap && announce != Announce::Nothing { Announce::All } else { announce };
-        state.announce(row, &announce, now)?;
+        let all = is_gap && announce != Announce::Nothing;
+        state.announce(row, if all { &Announce::All } else { &announce }, now)?;
         Ok(true)
     })
 }
@@ -108,6 +109,7 @@ pub fn watched(account: &AccountId, is_watched: bool) -> impl StateChange<()> + 
                 values![[0_u8; 0], row],
             )?;
         }
+        state.tell(StoredEvent::Account(account.clone()))?;
         state.changes.push(Change::Watched { account: account.clone(), is_watched });
         Ok(())
     })

@@ -1,21 +1,16 @@
-//! The thread that owns the state file, and the queue to it.
+//! The thread that writes the state, and the queue to it.
 //!
-//! All queued operations go into one transaction, each within a savepoint of its own: one that fails takes nothing else with
-//! it. Answers are given after the commit.
+//! All queued changes go into one transaction; one that fails takes nothing else with it. Answers are given after the commit.
 
-use std::fs::File;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::operations::{Operation, StateChange, number};
-use super::seal::Sealer;
-use super::sql::Sql;
+use super::operations::{Operation, StateChange};
 use super::write_failures::WriteTrouble;
-use super::{Change, Generation, OpenError, StoreError, schema};
+use super::{Change, OpenError, StoreError};
 
 /// Length of the queue; later callers wait for a place.
 const QUEUE: usize = 1024;
@@ -23,13 +18,68 @@ const QUEUE: usize = 1024;
 const BATCH: usize = 512;
 
 type Changed = Box<dyn Fn(Change) + Send>;
-/// Gives the answer, once it is known whether the batch was committed.
-type WorkerReply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-/// Says why it failed, if it did.
-type Job = Box<dyn FnOnce(&mut Operation<'_>) -> (Option<StoreError>, WorkerReply) + Send>;
+
+/// A change that somebody waits for.
+pub(super) trait Job: Send {
+    /// Makes the change. Returns why it failed, if it did. Called again after a transaction that was not committed.
+    fn run(&mut self, state: &mut Operation<'_>) -> Option<StoreError>;
+
+    /// Gives the answer, once it is known whether the transaction was committed.
+    fn reply(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+pub(super) type Jobs = Vec<Box<dyn Job>>;
+
+struct ChangeJob<T, C> {
+    change: C,
+    /// None until it has run.
+    result: Option<Result<T, StoreError>>,
+    answer: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T: Send, C: StateChange<T>> Job for ChangeJob<T, C> {
+    fn run(&mut self, state: &mut Operation<'_>) -> Option<StoreError> {
+        self.result.insert((self.change)(state)).as_ref().err().cloned()
+    }
+
+    fn reply(self: Box<Self>, committed: Result<(), StoreError>) {
+        // Nobody may be waiting any more, which changes nothing about what was done.
+        let result = match (self.result, committed) {
+            (Some(Ok(value)), Ok(())) => Ok(value),
+            (Some(Err(error)), _) | (_, Err(error)) => Err(error),
+            (None, Ok(())) => Err(StoreError::NotWritten),
+        };
+        drop(self.answer.send(result));
+    }
+}
+
+/// The outcome of a batch of changes.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// The changes, with the outcome of their transaction.
+    pub(super) done: Vec<(Box<dyn Job>, Result<(), StoreError>)>,
+    /// All that was committed, in order.
+    pub(super) changes: Vec<Change>,
+    /// The first reason why something failed.
+    pub(super) failed: Option<StoreError>,
+    /// Something was written.
+    pub(super) is_written: bool,
+}
+
+/// A database that changes are written to.
+pub(super) trait Backend: Send + 'static {
+    /// What deltapush does while nothing can be written, for the operator.
+    const MEANWHILE: &'static str;
+
+    /// Makes the changes, each as a whole or not at all.
+    fn commit(&mut self, jobs: Jobs) -> Batch;
+
+    /// Called after each batch.
+    fn committed(&mut self, _changes: &[Change]) {}
+}
 
 enum WorkerMessage {
-    Job(Job),
+    Job(Box<dyn Job>),
     Close(oneshot::Sender<()>),
 }
 
@@ -42,26 +92,16 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Generations go on after `newest`.
+    /// `failing` is true while nothing can be written.
     pub(super) fn start(
-        connection: Connection,
-        sealer: Option<Sealer>,
-        lock: File,
-        newest: Generation,
+        backend: impl Backend,
+        failing: watch::Sender<bool>,
         changed: Changed,
     ) -> Result<Self, OpenError> {
         let (queue, messages) = mpsc::channel(QUEUE);
-        let (failing, is_failing) = watch::channel(false);
-        let state = WorkerState {
-            is_failing: failing,
-            connection,
-            sealer,
-            _lock: lock,
-            generation: number(newest),
-            changed,
-            trouble: WriteTrouble::default(),
-            journal_holds_erased: false,
-        };
+        let is_failing = failing.subscribe();
+        let state =
+            WorkerState { is_failing: failing, backend, changed, trouble: WriteTrouble::default() };
         let thread = thread::Builder::new()
             .name("deltapush-store".into())
             .spawn(move || state.serve(messages))
@@ -80,18 +120,10 @@ impl Worker {
 
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        operation: impl StateChange<T>,
+        change: impl StateChange<T>,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |state| {
-            let result = operation(state);
-            let failed = result.as_ref().err().cloned();
-            // Nobody may be waiting any more, which changes nothing about what was done.
-            let reply: WorkerReply = Box::new(move |committed| {
-                drop(answer.send(result.and_then(|value| committed.map(|()| value))))
-            });
-            (failed, reply)
-        });
+        let job = Box::new(ChangeJob { change, result: None, answer });
         self.queue.send(WorkerMessage::Job(job)).await.map_err(|_| StoreError::Closed)?;
         let unanswered = |_| {
             Err(if self.queue.is_closed() { StoreError::Closed } else { StoreError::NotWritten })
@@ -106,27 +138,20 @@ impl Worker {
         }
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            // It has only the file to close now.
+            // It has only the database to close now.
             tokio::task::spawn_blocking(move || thread.join()).await.ok();
         }
     }
 }
 
-struct WorkerState {
+struct WorkerState<B> {
     is_failing: watch::Sender<bool>,
-    connection: Connection,
-    sealer: Option<Sealer>,
-    /// Held as long as the file is open.
-    _lock: File,
-    /// The newest generation that was given out.
-    generation: i64,
+    backend: B,
     changed: Changed,
     trouble: WriteTrouble,
-    /// True if the journal still contains erased data, because it could not be written back.
-    journal_holds_erased: bool,
 }
 
-impl WorkerState {
+impl<B: Backend> WorkerState<B> {
     fn serve(mut self, mut messages: mpsc::Receiver<WorkerMessage>) {
         let mut batch = Vec::with_capacity(BATCH);
         while messages.blocking_recv_many(&mut batch, BATCH) > 0 {
@@ -150,60 +175,12 @@ impl WorkerState {
         }
     }
 
-    fn process(&mut self, jobs: Vec<Job>) {
-        let mut replies = Vec::with_capacity(jobs.len());
-        let mut changes = Vec::new();
-        let before = self.connection.total_changes();
-        let mut failed = None;
-        let result = self.commit(jobs, &mut replies, &mut changes, &mut failed);
-        if let Err(error) = &result {
-            changes.clear();
-            failed.get_or_insert_with(|| error.clone());
-        }
-        self.report(failed.as_ref(), self.connection.total_changes() > before);
-        self.journal_holds_erased |= changes.iter().any(erases);
-        if self.journal_holds_erased {
-            self.truncate_journal();
-        }
-        changes.into_iter().for_each(&self.changed);
-        replies.into_iter().for_each(|reply| reply(result.clone()));
-    }
-
-    /// Runs the jobs in one transaction. The answers to those that ran are in `replies`, whatever the outcome; the first
-    /// reason why one did not is in `failed`.
-    fn commit(
-        &mut self,
-        jobs: Vec<Job>,
-        replies: &mut Vec<WorkerReply>,
-        changes: &mut Vec<Change>,
-        failed: &mut Option<StoreError>,
-    ) -> Result<(), StoreError> {
-        let mut transaction =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for job in jobs {
-            let savepoint = transaction.savepoint()?;
-            let before = changes.len();
-            let mut operation = Operation {
-                sql: Sql::Sqlite(&savepoint),
-                sealer: self.sealer.as_ref(),
-                generation: &mut self.generation,
-                changes,
-            };
-            let (failure, reply) = job(&mut operation);
-            replies.push(reply);
-            if failure.is_none() {
-                savepoint.commit()?;
-            } else {
-                changes.truncate(before);
-                drop(savepoint);
-            }
-            *failed = failed.take().or(failure);
-            // Some failures, a full disk among them, make SQLite roll the whole transaction back by itself.
-            if transaction.is_autocommit() {
-                return Err(StoreError::NotWritten);
-            }
-        }
-        Ok(transaction.commit()?)
+    fn process(&mut self, jobs: Jobs) {
+        let batch = self.backend.commit(jobs);
+        self.report(batch.failed.as_ref(), batch.is_written);
+        self.backend.committed(&batch.changes);
+        batch.changes.into_iter().for_each(&self.changed);
+        batch.done.into_iter().for_each(|(job, committed)| job.reply(committed));
     }
 
     /// Tells the operator of failures and of their end. Reading works also when writing does not, and proves nothing.
@@ -212,10 +189,7 @@ impl WorkerState {
             Some(error) => {
                 self.is_failing.send_replace(true);
                 if let Some(failures) = self.trouble.failed(Instant::now()) {
-                    tracing::warn!(
-                        failures,
-                        "{error}; meanwhile deltapush relays, refuses tokens, and pushes new mail from memory"
-                    );
+                    tracing::warn!(failures, "{error}; meanwhile {}", B::MEANWHILE);
                 }
             }
             None if written => {
@@ -227,17 +201,4 @@ impl WorkerState {
             None => {}
         }
     }
-
-    fn truncate_journal(&mut self) {
-        match schema::truncate_journal(&self.connection) {
-            Ok(done) => self.journal_holds_erased = !done,
-            Err(error) => {
-                tracing::debug!("erased data stays in the state's journal for now: {error}")
-            }
-        }
-    }
-}
-
-fn erases(change: &Change) -> bool {
-    matches!(change, Change::Tokens { tokens, .. } if tokens.is_empty())
 }

@@ -4,11 +4,13 @@
 //! integers.
 
 mod error;
+mod postgres;
 mod value;
 
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
-pub(super) use error::{Result, SqlError};
+pub(super) use error::{Meaning, Result, SqlError, meaning};
+pub(super) use postgres::PostgresSql;
 pub(super) use value::{AsValue, FromValue, Value};
 
 /// The parameters of a statement, in order.
@@ -32,6 +34,8 @@ pub(super) use no_limit;
 pub(super) enum Sql<'a> {
     /// A state file.
     Sqlite(&'a Connection),
+    /// A database that several nodes share.
+    Postgres(&'a PostgresSql<'a>),
 }
 
 impl<'a> Sql<'a> {
@@ -40,6 +44,7 @@ impl<'a> Sql<'a> {
     pub(super) fn sqlite(self) -> &'a Connection {
         match self {
             Self::Sqlite(connection) => connection,
+            Self::Postgres(_) => panic!("not a state file"),
         }
     }
 
@@ -49,6 +54,7 @@ impl<'a> Sql<'a> {
             Self::Sqlite(connection) => {
                 Ok(connection.prepare_cached(text)?.execute(params_from_iter(values))?)
             }
+            Self::Postgres(connection) => connection.execute(text, values),
         }
     }
 
@@ -67,6 +73,10 @@ impl<'a> Sql<'a> {
                     read(&Row::Sqlite(row))?;
                 }
                 Ok(())
+            }
+            Self::Postgres(connection) => {
+                let rows = connection.rows(text, values)?;
+                rows.iter().try_for_each(|row| read(&Row::Postgres(row)))
             }
         }
     }
@@ -101,6 +111,10 @@ impl<'a> Sql<'a> {
                     .optional()?;
                 found.transpose()
             }
+            Self::Postgres(connection) => {
+                let rows = connection.rows(text, values)?;
+                rows.first().map(|row| read(&Row::Postgres(row))).transpose()
+            }
         }
     }
 
@@ -119,6 +133,8 @@ impl<'a> Sql<'a> {
 pub(super) enum Row<'a> {
     /// Of a state file.
     Sqlite(&'a rusqlite::Row<'a>),
+    /// Of a database that several nodes share.
+    Postgres(&'a tokio_postgres::Row),
 }
 
 impl Row<'_> {
@@ -128,6 +144,7 @@ impl Row<'_> {
             Self::Sqlite(row) => {
                 Value::try_from(row.get_ref(column)?).map_err(|()| SqlError::Unexpected { column })
             }
+            Self::Postgres(row) => Ok(row.try_get(column)?),
         }
     }
 

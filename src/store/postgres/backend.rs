@@ -1,0 +1,175 @@
+//! Writes to the database: one transaction for a batch of changes, a savepoint for each if there are several.
+//!
+//! A change that collides with a transaction of another node undoes the batch, whose changes are then made one by one. If the
+//! connection is lost while a transaction is committed, its outcome is unknown and counts as a failure: the caller tries
+//! again, and every change may be made twice.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::super::operations::Operation;
+use super::super::seal::Sealer;
+use super::super::sql::{PostgresSql, Sql};
+use super::super::worker::{Backend, Batch, Job, Jobs};
+use super::super::{Change, StoreError};
+use super::link::{Link, Session};
+use super::writes::NodeWrites;
+use crate::ownership::{Ownership, Slot};
+
+/// Number of attempts at a change that collides with others.
+const ATTEMPTS: usize = 5;
+
+/// The database, for the worker's thread.
+pub(super) struct PostgresBackend {
+    pub(super) runtime: Handle,
+    pub(super) link: Link,
+    pub(super) sealer: Option<Arc<Sealer>>,
+    pub(super) ownership: Ownership,
+    /// The number of this node.
+    pub(super) node: i64,
+}
+
+/// A transaction that was committed.
+#[derive(Default)]
+struct Committed {
+    changes: Vec<Change>,
+    /// For each change why it failed, if it did.
+    failures: Vec<Option<StoreError>>,
+}
+
+impl Backend for PostgresBackend {
+    const MEANWHILE: &'static str =
+        "deltapush relays and refuses tokens; new mail is pushed when the database is back";
+
+    fn commit(&mut self, mut jobs: Jobs) -> Batch {
+        let mut batch = Batch::default();
+        match self.transact(&mut jobs) {
+            Err(StoreError::Collision) => {
+                for job in jobs {
+                    self.commit_alone(job, &mut batch);
+                }
+            }
+            result => add(&mut batch, jobs, result),
+        }
+        batch
+    }
+}
+
+impl PostgresBackend {
+    fn commit_alone(&self, job: Box<dyn Job>, batch: &mut Batch) {
+        let mut jobs = vec![job];
+        let mut result = self.transact(&mut jobs);
+        for _ in 1..ATTEMPTS {
+            if !matches!(result, Err(StoreError::Collision)) {
+                break;
+            }
+            result = self.transact(&mut jobs);
+        }
+        add(batch, jobs, result);
+    }
+
+    /// Makes the changes in one transaction, on a connection that works: one that has ended while nothing was written is replaced
+    /// without a failure.
+    fn transact(&self, jobs: &mut Jobs) -> Result<Committed, StoreError> {
+        let mut session = self.runtime.block_on(self.link.session())?;
+        let mut client = self.runtime.block_on(session.client.lock());
+        if client.is_closed() {
+            drop(client);
+            session.discard();
+            self.runtime.block_on(tokio::task::yield_now());
+            session = self.runtime.block_on(self.link.session())?;
+            client = self.runtime.block_on(session.client.lock());
+        }
+        let connection = PostgresSql { runtime: &self.runtime, session: &session, client: &client };
+        let result = self.transact_on(&connection, jobs);
+        match &result {
+            Ok(_) => {}
+            // Its state is unknown, or the server has become a standby.
+            Err(StoreError::Unavailable(_)) => session.discard(),
+            Err(_) => undo(&connection, &session),
+        }
+        result
+    }
+
+    fn transact_on(
+        &self,
+        connection: &PostgresSql<'_>,
+        jobs: &mut Jobs,
+    ) -> Result<Committed, StoreError> {
+        let has_several = jobs.len() > 1;
+        let mut committed = Committed::default();
+        let (mut fenced, mut tells) = (Vec::new(), false);
+        connection.batch("BEGIN")?;
+        for job in jobs {
+            if has_several {
+                connection.batch("SAVEPOINT change")?;
+            }
+            let (changes, slots) = (committed.changes.len(), fenced.len());
+            let failure =
+                self.run(job.as_mut(), connection, &mut committed, &mut fenced, &mut tells);
+            match &failure {
+                None if has_several => connection.batch("RELEASE change")?,
+                None => {}
+                Some(error @ (StoreError::Collision | StoreError::Unavailable(_))) => {
+                    return Err(error.clone());
+                }
+                Some(error) if !has_several => return Err(error.clone()),
+                Some(_) => {
+                    connection.batch("ROLLBACK TO change")?;
+                    committed.changes.truncate(changes);
+                    fenced.truncate(slots);
+                }
+            }
+            committed.failures.push(failure);
+        }
+        connection.batch(if tells { "NOTIFY deltapush; COMMIT" } else { "COMMIT" })?;
+        Ok(committed)
+    }
+
+    fn run(
+        &self,
+        job: &mut dyn Job,
+        connection: &PostgresSql<'_>,
+        committed: &mut Committed,
+        fenced: &mut Vec<Slot>,
+        tells: &mut bool,
+    ) -> Option<StoreError> {
+        let (ownership, id) = (&self.ownership, self.node);
+        job.run(&mut Operation {
+            sql: Sql::Postgres(connection),
+            sealer: self.sealer.as_deref(),
+            // The database counts them.
+            generation: &mut 0,
+            changes: &mut committed.changes,
+            node: Some(NodeWrites { ownership, id, fenced, tells }),
+        })
+    }
+}
+
+fn undo(connection: &PostgresSql<'_>, session: &Session) {
+    if connection.batch("ROLLBACK").is_err() {
+        session.discard();
+    }
+}
+
+/// Adds the outcome of one transaction.
+fn add(batch: &mut Batch, jobs: Jobs, result: Result<Committed, StoreError>) {
+    let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
+    let failures = match result {
+        Ok(committed) => {
+            batch.changes.extend(committed.changes);
+            batch.is_written |= committed.failures.iter().any(Option::is_none);
+            committed.failures.into_iter().flatten().collect()
+        }
+        Err(error) => vec![error],
+    };
+    let shows_trouble = |error: &StoreError| {
+        matches!(
+            error,
+            StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Damaged(_)
+        )
+    };
+    batch.failed = batch.failed.take().or(failures.into_iter().find(shows_trouble));
+    batch.done.extend(jobs.into_iter().map(|job| (job, outcome.clone())));
+}

@@ -1,0 +1,221 @@
+//! Loads of accounts: by slots when they are taken over, and one by one when another node has changed it or a client comes.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::super::habit::habit_in;
+use super::super::load::unseal;
+use super::super::operations::{Operation, Result, RowId, account_in, generation, token_in};
+use super::super::quarantine::record_in;
+use super::super::sql::{self, Row, Sql, Value, values};
+use super::super::{
+    AccountRecord, Idled, Loaded, Store, StoreError, StoredToken, Unannounced, UnixTime, Uptime,
+};
+use crate::account::AccountId;
+use crate::ownership::Slot;
+
+/// POSTs that were accepted within these seconds are loaded with their tokens.
+const RECENT: i64 = 2 * 3600;
+
+/// The accounts of slots, whose numbers are the parameter.
+macro_rules! of_slots {
+    () => {
+        "WHERE slot = ANY (CAST(string_to_array(CAST(?1 AS TEXT), ',') AS BIGINT[]))"
+    };
+}
+/// One account, by its names.
+macro_rules! of_names {
+    () => {
+        "WHERE name = ?1 AND upstream = ?2"
+    };
+}
+/// The statements that load accounts.
+macro_rules! loads {
+    ($condition:expr) => {
+        Statements {
+            accounts: concat!(
+                "SELECT name, upstream, id, credentials, called, watched FROM accounts ",
+                $condition,
+                " ORDER BY id"
+            ),
+            tokens: concat!(
+                "SELECT account, token, last_seen, fetched_plain, left_plain, left_senders FROM tokens
+                 WHERE account IN (SELECT id FROM accounts ",
+                $condition,
+                ") ORDER BY id"
+            ),
+            idled: concat!(
+                "SELECT account, name, last_idled FROM idled WHERE account IN (SELECT id FROM accounts ",
+                $condition,
+                ") ORDER BY last_idled DESC, name"
+            ),
+            records: concat!(
+                "SELECT max(token), max(accepted) IS NOT NULL, max(gone), max(gone_first), max(gone_until), max(accepted)
+                 FROM tokens WHERE hash IN (SELECT t.hash FROM tokens t WHERE t.account IN (SELECT id FROM accounts ",
+                $condition,
+                ")) AND (accepted IS NOT NULL OR gone > 0) GROUP BY hash"
+            ),
+        }
+    };
+}
+
+/// The slot of the owner that posts the token `t`: that of the first account that has it.
+macro_rules! poster {
+    () => {
+        "(SELECT a.slot FROM tokens o JOIN accounts a ON a.id = o.account WHERE o.hash = t.hash ORDER BY a.id LIMIT 1)"
+    };
+}
+
+struct Statements {
+    accounts: &'static str,
+    tokens: &'static str,
+    idled: &'static str,
+    records: &'static str,
+}
+
+impl Store {
+    /// The accounts of the slots, and what is known of their tokens. Nothing to announce: see [`Store::pending`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn load_slots(&self, slots: &[Slot]) -> Result<Loaded, StoreError> {
+        let slots = numbers(slots);
+        let load =
+            move |state: &mut Operation<'_>| accounts(state, &loads!(of_slots!()), values![slots]);
+        self.shared()?.reader.read(load).await
+    }
+
+    /// One account, if it is there, and what is known of its tokens.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn load_account(&self, account: &AccountId) -> Result<Loaded, StoreError> {
+        let account = account.clone();
+        let load = move |state: &mut Operation<'_>| {
+            accounts(state, &loads!(of_names!()), values![account.user, account.upstream])
+        };
+        self.shared()?.reader.read(load).await
+    }
+
+    /// The tokens that the owner of these slots posts: those with something to announce, the longest waiting first, what is
+    /// known of them, and when they were last posted. No accounts.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn pending(&self, slots: &[Slot]) -> Result<Loaded, StoreError> {
+        let slots = numbers(slots);
+        self.shared()?.reader.read(move |state| pending(state.sql, &slots)).await
+    }
+
+    /// The announcement of the token with this hash, if there is one, and this node is to post it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn unannounced(&self, hash: &[u8]) -> Result<Option<Unannounced>, StoreError> {
+        let shared = self.shared()?;
+        let hash = hash.to_vec();
+        let read = move |state: &mut Operation<'_>| {
+            Ok(state.sql.rows(
+                concat!(
+                    "SELECT max(t.token), max(t.pending), max(t.pending_since), ",
+                    poster!(),
+                    " FROM tokens t WHERE t.hash = ?1 AND t.pending IS NOT NULL GROUP BY t.hash"
+                ),
+                values![hash],
+                |row| Ok((unannounced_in(row)?, row.get::<i64>(3)?)),
+            )?)
+        };
+        let found = shared.reader.read(read).await?;
+        let is_own =
+            |slot| Slot::new(slot).is_some_and(|slot| shared.ownership.epoch(slot).is_some());
+        Ok(found.into_iter().find(|(_, slot)| is_own(*slot)).map(|(unannounced, _)| unannounced))
+    }
+}
+
+/// The slots as one parameter.
+fn numbers(slots: &[Slot]) -> String {
+    let numbers: Vec<_> = slots.iter().map(|slot| slot.number().to_string()).collect();
+    numbers.join(",")
+}
+
+fn accounts(
+    state: &mut Operation<'_>,
+    statements: &Statements,
+    values: &[Value<'_>],
+) -> Result<Loaded> {
+    let sql = state.sql;
+    let mut tokens: HashMap<RowId, Vec<StoredToken>> = HashMap::new();
+    sql.each(statements.tokens, values, |row| {
+        let (last_seen, habit) = (UnixTime(row.get(2)?), habit_in(row, 3)?);
+        let token = StoredToken { token: token_in(row, 1)?, last_seen, habit };
+        tokens.entry(row.get(0)?).or_default().push(token);
+        Ok(())
+    })?;
+    let mut idled: HashMap<RowId, Vec<Idled>> = HashMap::new();
+    sql.each(statements.idled, values, |row| {
+        let found = Idled { name: row.get::<String>(1)?.into(), last: Uptime(row.get(2)?) };
+        idled.entry(row.get(0)?).or_default().push(found);
+        Ok(())
+    })?;
+    // Accounts of one mail server share its name.
+    let mut upstreams: HashSet<Arc<str>> = HashSet::new();
+    let accounts = sql.rows(statements.accounts, values, |row| {
+        let (mut account, id) = (account_in(row, 0)?, row.get::<RowId>(2)?);
+        match upstreams.get(&account.upstream) {
+            Some(known) => account.upstream = Arc::clone(known),
+            None => _ = upstreams.insert(Arc::clone(&account.upstream)),
+        }
+        let sealed: Vec<u8> = row.get(3)?;
+        let credentials = state.sealer.and_then(|sealer| unseal(sealer, &account, &sealed));
+        let mut tokens = tokens.remove(&id).unwrap_or_default();
+        tokens.shrink_to_fit();
+        Ok(AccountRecord {
+            account,
+            credentials,
+            tokens,
+            idled: idled.remove(&id).unwrap_or_default(),
+            called: row.get::<Option<i64>>(4)?.map(UnixTime),
+            is_watched: row.get(5)?,
+        })
+    })?;
+    let mut loaded = Loaded { accounts, ..Loaded::default() };
+    sql.each(statements.records, values, |row| add_record(row, 0, &mut loaded))?;
+    Ok(loaded)
+}
+
+fn pending(sql: Sql<'_>, slots: &str) -> Result<Loaded> {
+    let mut loaded = Loaded::default();
+    sql.each(
+        concat!(
+            "SELECT max(t.token), max(t.pending), max(t.pending_since),
+                 max(t.token), max(t.accepted) IS NOT NULL, max(t.gone), max(t.gone_first), max(t.gone_until), max(t.accepted)
+             FROM tokens t WHERE t.hash IN (SELECT hash FROM tokens WHERE pending IS NOT NULL)
+             GROUP BY t.hash HAVING ",
+            poster!(),
+            " = ANY (CAST(string_to_array(CAST(?1 AS TEXT), ',') AS BIGINT[])) ORDER BY min(t.pending)"
+        ),
+        values![slots],
+        |row| {
+            loaded.unannounced.push(unannounced_in(row)?);
+            add_record(row, 3, &mut loaded)
+        },
+    )?;
+    Ok(loaded)
+}
+
+fn unannounced_in(row: &Row<'_>) -> sql::Result<Unannounced> {
+    let since = UnixTime(row.get::<Option<i64>>(2)?.unwrap_or_default());
+    Ok(Unannounced { token: token_in(row, 0)?, generation: generation(row.get(1)?), since })
+}
+
+/// Adds what is known of a token, and when it was last posted, from its columns.
+fn add_record(row: &Row<'_>, first: usize, loaded: &mut Loaded) -> sql::Result<()> {
+    let token = token_in(row, first)?;
+    let accepted = row.get::<Option<i64>>(first + 5)?.map(UnixTime);
+    let recent = UnixTime(UnixTime::now().0.saturating_sub(RECENT));
+    if let Some(at) = accepted.filter(|at| *at > recent) {
+        loaded.accepted.push((token.clone(), at));
+    }
+    loaded.tokens.push((token, record_in(row, first + 1)?));
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! The state in PostgreSQL, which several nodes share.
+//!
+//! Three connections: one writes, by the worker thread; one reads; one listens to notifications, and serves the node's lease.
+//! A commit that only an account's owner may make carries the epoch of the account's slot ([`writes`]). Whatever other nodes
+//! have to hear of is a row of the event log ([`events`]), written with the change itself.
+
+mod backend;
+mod events;
+mod link;
+mod loads;
+mod open;
+mod reader;
+mod schema;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod writes;
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_postgres::Transaction;
+
+use super::{StateChange, Store, StoreError};
+pub use events::{EventLog, StoredEvent, tell};
+pub(super) use link::{STATEMENT, Session};
+use reader::Reader;
+pub(super) use writes::NodeWrites;
+
+/// What the store has besides its worker, where several nodes share the state.
+pub(super) struct Shared {
+    reader: Reader,
+    /// Listens, and serves the lease.
+    listener: link::Link,
+    /// Counts what may be news.
+    news: watch::Receiver<u64>,
+    ownership: crate::ownership::Ownership,
+    node: i64,
+}
+
+impl Shared {
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        mut read: impl StateChange<T>,
+    ) -> Result<T, StoreError> {
+        self.reader.read(move |state| read(state)).await
+    }
+}
+
+impl Store {
+    /// Reports if several nodes share the state.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// The versions of the tables that this deltapush can work with: the oldest and the newest.
+    #[must_use]
+    pub fn schema_range() -> (i64, i64) {
+        schema::range()
+    }
+
+    fn shared(&self) -> Result<&Shared, StoreError> {
+        // A bug: there is nothing to read of others' work.
+        self.shared.as_deref().ok_or(StoreError::NotOwner)
+    }
+
+    /// Runs one transaction for the node's lease, in at most `limit`. It does not wait behind changes and loads of accounts.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the database is away or late; then it is unknown whether the transaction was committed.
+    pub async fn cluster_query<T>(
+        &self,
+        limit: Duration,
+        run: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, StoreError> {
+        let listener = &self.shared()?.listener;
+        let query = async {
+            let session = listener.session().await?;
+            let mut client = session.client.lock().await;
+            let result: Result<T, tokio_postgres::Error> = async {
+                let transaction = client.transaction().await?;
+                let found = run(&transaction).await?;
+                transaction.commit().await?;
+                Ok(found)
+            }
+            .await;
+            Ok(result?)
+        };
+        let late = || StoreError::Unavailable("no answer in time".into());
+        timeout(limit, query).await.map_err(|_| late())?
+    }
+}
