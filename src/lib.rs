@@ -11,7 +11,8 @@
 //!
 //! Protocol logic is free of I/O: machines take bytes and time and return actions, and one driver each does the I/O.
 //! `proxy::session` is driven by `proxy::relay`, `proxy::preauth` by `proxy::connection`, `push::idle` by `push::watcher`,
-//! `push::schedule` by `push::notifier`, `upstream::login_machine` by `upstream::login`.
+//! `push::schedule` by `push::notifier`, `upstream::login_machine` by `upstream::login`, `cluster::lease` by
+//! `cluster::membership`.
 //!
 //! ARCHITECTURE.md has the table of layers and the invariants, docs/threat-model.md the threat model.
 

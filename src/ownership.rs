@@ -5,12 +5,14 @@
 //! nothing. A node without companions owns everything ([`Ownership::sole`]).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::sync::watch;
 
 use crate::account::AccountId;
+use crate::clock;
 
 /// Number of slots: with a hundred nodes, each has ten.
 pub const SLOTS: u16 = 1024;
@@ -60,6 +62,10 @@ pub struct Ownership(Option<Arc<Shared>>);
 struct Shared {
     /// The epoch of each slot that is owned, and zero for the others.
     epochs: [AtomicI64; SLOTS as usize],
+    /// When the lease ends, in microseconds after `start`. A process that was stopped may go on long after, and begin a POST
+    /// before the driver of the lease can revoke anything.
+    held: AtomicU64,
+    start: Instant,
     /// Changes with each slot that is gained or lost.
     changes: watch::Sender<u64>,
     /// Number of living nodes, this one included.
@@ -78,7 +84,8 @@ impl Ownership {
     pub fn of_node() -> Self {
         let epochs = [const { AtomicI64::new(0) }; SLOTS as usize];
         let (changes, nodes) = (watch::Sender::new(0), AtomicUsize::new(1));
-        Self(Some(Arc::new(Shared { epochs, changes, nodes })))
+        let (held, start) = (AtomicU64::new(u64::MAX), clock::now());
+        Self(Some(Arc::new(Shared { epochs, held, start, changes, nodes })))
     }
 
     /// Reports if the node has no companions.
@@ -98,7 +105,14 @@ impl Ownership {
     pub fn epoch(&self, slot: Slot) -> Option<Epoch> {
         let Some(shared) = &self.0 else { return Some(Epoch(0)) };
         let epoch = shared.epochs.get(usize::from(slot.0))?.load(Ordering::SeqCst);
-        (epoch > 0).then_some(Epoch(epoch))
+        (epoch > 0 && shared.is_held()).then_some(Epoch(epoch))
+    }
+
+    /// From this time on the node owns nothing, unless it is moved on. Until it is set there is no such time.
+    pub fn hold_until(&self, end: Instant) {
+        let Some(shared) = &self.0 else { return };
+        let after = end.saturating_duration_since(shared.start).as_micros();
+        shared.held.store(u64::try_from(after).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     /// Number of living nodes, this one included: limits that hold for all of them are divided by it.
@@ -147,8 +161,17 @@ impl Ownership {
     }
 }
 
+impl Shared {
+    fn is_held(&self) -> bool {
+        let held = self.held.load(Ordering::SeqCst);
+        held == u64::MAX || clock::now().duration_since(self.start).as_micros() < u128::from(held)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn account(name: &str) -> AccountId {
@@ -170,6 +193,19 @@ mod tests {
         assert!(counts.iter().all(|count| (50..200).contains(count)), "{counts:?}");
         assert_eq!(Slot::new(i64::from(SLOTS)), None);
         assert_eq!(Slot::all().last(), Slot::new(i64::from(SLOTS) - 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lease_ends_by_itself() {
+        let (node, alice) = (Ownership::of_node(), account("alice"));
+        node.grant(Slot::of(&alice), Epoch(1));
+        node.hold_until(clock::now() + Duration::from_secs(9));
+        tokio::time::advance(Duration::from_millis(8_999)).await;
+        assert!(node.has(&alice));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!node.has(&alice) && node.owned().is_empty());
+        node.hold_until(clock::now() + Duration::from_secs(9));
+        assert!(node.has(&alice));
     }
 
     #[tokio::test]

@@ -4,10 +4,20 @@
 //! renews. While the lease holds, the node owns the slots that the database names as its own, and works for their accounts. A
 //! node without companions (SQLite) has none of this.
 
+mod calls;
+mod lease;
+#[cfg_attr(not(test), expect(dead_code, reason = "its requests to PostgreSQL follow"))]
+mod membership;
+#[cfg(test)]
+mod membership_tests;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 pub(crate) mod testing;
 
 use std::future::Future;
+
+pub use lease::NodeId;
 
 use crate::ownership::Slot;
 use crate::store::StoreError;
