@@ -10,6 +10,7 @@ mod lease;
 mod membership;
 #[cfg(test)]
 mod membership_tests;
+pub mod shared;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

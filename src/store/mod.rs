@@ -30,6 +30,7 @@ mod schema;
 mod seal;
 mod server_news;
 mod settings;
+mod shared;
 mod sql;
 mod sqlite;
 mod status;
@@ -45,6 +46,8 @@ pub(crate) use directory::put_new;
 pub use error::{OpenError, StoreError};
 pub use habit::{FetchHabit, FetchLesson, Fetches};
 pub use mailboxes::Noticed;
+#[cfg(test)]
+pub(crate) use postgres::testing as postgres_testing;
 pub use postgres::{EventLog, StoredEvent};
 pub use postgres_connector::{ConnectError, Connected, PostgresConnector, Reason, ServerError};
 pub use postgres_settings::{PasswordError, PasswordSource, PostgresSettings};
@@ -56,6 +59,7 @@ pub use records::{
 pub use rotate::{Rotated, rotate};
 pub use server_news::ToldMessage;
 pub use settings::{CredentialStorage, KeySource, StoreSettings};
+pub use shared::SharedValue;
 
 use crate::account::AccountId;
 use crate::mailbox_name::MailboxName;

@@ -36,6 +36,8 @@ pub enum StoredEvent {
     Rewatch(AccountId),
     /// Slots have other owners or heirs.
     Slots,
+    /// A value that all nodes have in common is another one now.
+    Shared,
 }
 
 impl StoredEvent {
@@ -46,6 +48,7 @@ impl StoredEvent {
             Self::Fetches(..) => "fetches",
             Self::Rewatch(_) => "rewatch",
             Self::Slots => "slots",
+            Self::Shared => "shared",
         }
     }
 
@@ -57,7 +60,7 @@ impl StoredEvent {
             Self::Account(account) | Self::Rewatch(account) => names(account),
             Self::Pending(hash) => hash.clone(),
             Self::Fetches(account, hash) => [names(account), vec![BETWEEN], hash.clone()].concat(),
-            Self::Slots => Vec::new(),
+            Self::Slots | Self::Shared => Vec::new(),
         }
     }
 
@@ -72,6 +75,7 @@ impl StoredEvent {
             "fetches" => Some(Self::Fetches(account()?, parts.next()?.to_vec())),
             "rewatch" => Some(Self::Rewatch(account()?)),
             "slots" => Some(Self::Slots),
+            "shared" => Some(Self::Shared),
             _ => None,
         }
     }
@@ -258,6 +262,7 @@ mod tests {
             StoredEvent::Fetches(account.clone(), vec![0, 1, 0, 2]),
             StoredEvent::Rewatch(account),
             StoredEvent::Slots,
+            StoredEvent::Shared,
         ] {
             assert_eq!(StoredEvent::parse(event.kind(), &event.data()), Some(event));
         }

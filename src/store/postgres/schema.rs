@@ -120,8 +120,8 @@ CREATE TABLE events (
 CREATE INDEX events_by_xid ON events (xid);
 CREATE TABLE shared (
     name TEXT COLLATE \"C\" PRIMARY KEY,
-    value BYTEA NOT NULL,
-    changed TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp()
+    version BIGINT NOT NULL,
+    value BYTEA NOT NULL
 );",
 }];
 
