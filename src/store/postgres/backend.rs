@@ -2,7 +2,7 @@
 //!
 //! A change that collides with a transaction of another node undoes the batch, whose changes are then made one by one. If the
 //! connection is lost while a transaction is committed, its outcome is unknown and counts as a failure: the caller tries
-//! again, and every change may be made twice.
+//! again, every change may be made twice, and the event log tells this node of its own change ([`Doubts`]).
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use super::super::seal::Sealer;
 use super::super::sql::{PostgresSql, Sql};
 use super::super::worker::{Backend, Batch, Job, Jobs};
 use super::super::{Change, StoreError};
+use super::doubts::Doubts;
 use super::link::{Link, Session};
 use super::writes::NodeWrites;
 use crate::ownership::{Ownership, Slot};
@@ -28,6 +29,7 @@ pub(super) struct PostgresBackend {
     pub(super) ownership: Ownership,
     /// The number of this node.
     pub(super) node: i64,
+    pub(super) doubts: Arc<Doubts>,
 }
 
 /// A transaction that was committed.
@@ -123,8 +125,13 @@ impl PostgresBackend {
             }
             committed.failures.push(failure);
         }
-        connection.batch(if tells { "NOTIFY deltapush; COMMIT" } else { "COMMIT" })?;
-        Ok(committed)
+        match connection.batch(if tells { "NOTIFY deltapush; COMMIT" } else { "COMMIT" }) {
+            Ok(()) => Ok(committed),
+            Err(error) => {
+                self.doubts.add();
+                Err(error.into())
+            }
+        }
     }
 
     fn run(

@@ -107,6 +107,10 @@ pub struct EventLog {
     /// The place in the log; `None` before the first read.
     place: Option<Place>,
     pruned: Instant,
+    /// Commits of unknown outcome that were cleared up.
+    cleared: u64,
+    /// Events that were read, and not passed on because of a failure afterwards.
+    unread: Vec<StoredEvent>,
 }
 
 /// A place in the log.
@@ -134,7 +138,14 @@ impl Store {
         self.shared()?;
         let shared = self.shared.clone().ok_or(StoreError::NotOwner)?;
         let news = shared.news.clone();
-        Ok(EventLog { shared, news, place: None, pruned: Instant::now() })
+        Ok(EventLog {
+            shared,
+            news,
+            place: None,
+            pruned: Instant::now(),
+            cleared: 0,
+            unread: Vec::new(),
+        })
     }
 }
 
@@ -145,7 +156,7 @@ impl EventLog {
         let _ = timeout(LOOK, self.news.changed()).await;
     }
 
-    /// The new events of other nodes. After the database was replaced by a standby that lacks the last ones, all that are there
+    /// The new events of other nodes, and those of this one whose commit was not answered. After the database was replaced by a standby that lacks the last ones, all that are there
     /// count as new.
     ///
     /// # Errors
@@ -165,8 +176,33 @@ impl EventLog {
         let own = self.shared.node;
         let (place, news) = advance(self.place.take(), oldest, rows);
         self.place = Some(place);
-        Ok(news.into_iter().filter(|row| row.node != own).filter_map(|row| row.event).collect())
+        let news = news.into_iter().filter(|row| row.node != own).filter_map(|row| row.event);
+        self.unread.extend(news);
+        let doubts = self.shared.doubts.count();
+        if doubts != self.cleared {
+            let unclear = reader.read(move |state| Ok(recent(state.sql, own)?)).await?;
+            self.unread.extend(unclear);
+            self.cleared = doubts;
+        }
+        Ok(std::mem::take(&mut self.unread))
     }
+}
+
+/// What this node has written of late, as if another had: its changes, and the tokens with something to announce.
+fn recent(sql: Sql<'_>, node: i64) -> sql::Result<Vec<StoredEvent>> {
+    let mut found = Vec::new();
+    sql.each(
+        "SELECT DISTINCT kind, data FROM events
+         WHERE node = ?1 AND at > now() - INTERVAL '1 minute' AND kind <> 'pending'
+         UNION ALL SELECT DISTINCT 'pending', hash FROM tokens WHERE pending IS NOT NULL",
+        values![node],
+        |row| {
+            let (kind, data): (String, Vec<u8>) = (row.get(0)?, row.get(1)?);
+            found.extend(StoredEvent::parse(&kind, &data));
+            Ok(())
+        },
+    )?;
+    Ok(found)
 }
 
 /// Removes old rows.

@@ -5,6 +5,7 @@
 //! have to hear of is a row of the event log ([`events`]), written with the change itself.
 
 mod backend;
+mod doubts;
 mod events;
 mod link;
 mod loads;
@@ -17,6 +18,7 @@ pub(crate) mod testing;
 mod tests;
 mod writes;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -24,10 +26,13 @@ use tokio::time::timeout;
 use tokio_postgres::Transaction;
 
 use super::{StateChange, Store, StoreError};
+use doubts::Doubts;
 pub use events::{EventLog, StoredEvent, tell};
 pub(super) use link::{STATEMENT, Session};
 use reader::Reader;
 pub(super) use writes::NodeWrites;
+
+use crate::ownership::Ownership;
 
 /// What the store has besides its worker, where several nodes share the state.
 pub(super) struct Shared {
@@ -36,8 +41,9 @@ pub(super) struct Shared {
     listener: link::Link,
     /// Counts what may be news.
     news: watch::Receiver<u64>,
-    ownership: crate::ownership::Ownership,
+    ownership: Ownership,
     node: i64,
+    doubts: Arc<Doubts>,
 }
 
 impl Shared {

@@ -15,6 +15,7 @@ use super::super::{
 };
 use super::Shared;
 use super::backend::PostgresBackend;
+use super::doubts::Doubts;
 use super::link::{Link, Role, Session};
 use super::reader::Reader;
 use super::schema;
@@ -48,7 +49,9 @@ impl Store {
         let link = Link::open(connector.clone(), Role::Statements, none, idle.clone()).await?;
         let reader = Reader { link, sealer: sealer.clone() };
         let listener = Link::open(connector, Role::Listener, news.clone(), idle).await?;
+        let doubts = Arc::new(Doubts::new(news.clone()));
         let backend = PostgresBackend {
+            doubts: Arc::clone(&doubts),
             runtime: Handle::current(),
             link: writer,
             sealer,
@@ -56,7 +59,8 @@ impl Store {
             node,
         };
         let worker = Worker::start(backend, failing, Box::new(changed))?;
-        let shared = Shared { reader, listener, news: news.subscribe(), ownership, node };
+        let news = news.subscribe();
+        let shared = Shared { reader, listener, news, ownership, node, doubts };
         Ok((Self { worker: Arc::new(worker), shared: Some(Arc::new(shared)) }, loaded))
     }
 }

@@ -169,6 +169,24 @@ async fn changes_of_clients_reach_the_other_nodes() {
     assert_eq!(one.store.load_account(&account("alice")).await.unwrap(), Loaded::default());
 }
 
+/// A commit that was not answered: the change is in the database, and the node that made it hears of it from the log.
+#[tokio::test]
+async fn change_of_unknown_outcome_is_told_to_its_own_node() {
+    let database = Database::new();
+    let one = Node::new(&database, 1).await;
+    database.give_all(1, &one.ownership);
+    let mut log = one.store.event_log().unwrap();
+    log.read().await.unwrap();
+    one.register("alice", "a").await;
+    one.notice("alice", 5).await.unwrap();
+    assert_eq!(log.read().await.unwrap(), []);
+    one.store.shared.as_ref().unwrap().doubts.add();
+    let expected = [StoredEvent::Account(account("alice")), StoredEvent::Pending(hash("a"))];
+    tokio::time::timeout(Duration::from_secs(3), log.changed()).await.unwrap();
+    assert_eq!(log.read().await.unwrap(), expected);
+    assert_eq!(log.read().await.unwrap(), []);
+}
+
 /// Two nodes change the same rows in opposite orders: the database ends one transaction, and its changes are made again.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_that_collide_are_all_made() {
