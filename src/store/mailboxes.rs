@@ -41,12 +41,12 @@ pub fn noticed(
             .stored_position(row, &mailbox)?
             .filter(|before| before.position.uid_validity == position.uid_validity)
             .map(|before| before.corrected_by(position));
-        if state.is_repeated(before, position, &announce) {
+        let told = before.map_or(0, |before| before.told);
+        let is_told = told > 0 && told >= position.uid_next;
+        if !is_told && state.is_repeated(before, position, &announce) {
             return Ok(Noticed::Known);
         }
-        let told = before.map_or(0, |before| before.told);
         state.store_position(row, &mailbox, StoredPosition { position, told })?;
-        let is_told = told > 0 && told >= position.uid_next;
         if is_told && announce != Announce::Nothing {
             return Ok(Noticed::Told);
         }

@@ -60,7 +60,7 @@ impl NewsReceiver {
             (_, None) => Announce::All,
         };
         let wakes = account.tokens().iter().any(|token| announce.includes(token));
-        if registry.noticed(id, mailbox, *position, announce).await? == Noticed::Told || missed == 0
+        if registry.noticed(id, mailbox, *position, announce).await? != Noticed::New || missed == 0
         {
             return Ok(());
         }

@@ -2,21 +2,28 @@
 
 mod credentials;
 mod disk;
+mod home;
 mod server_news;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use super::*;
 use crate::credentials::Credentials;
 use crate::secret::DeviceToken;
+use home::{Home, in_both};
 
 const NOW: UnixTime = UnixTime(1_700_000_000);
 const MOMENT: DualTime = DualTime { wall: NOW, served: Uptime(0) };
-const POSITION: Position = Position { uid_validity: 7, uid_next: 42 };
+const POSITION: Position = at(42);
+
+/// A position up to which nothing has been looked through yet.
+const fn at(uid_next: u64) -> Position {
+    Position { uid_validity: 7, uid_next }
+}
 
 type Changes = Arc<Mutex<Vec<Change>>>;
 
@@ -78,10 +85,9 @@ fn holds(directory: &Path, needle: &[u8]) -> bool {
     })
 }
 
-#[tokio::test]
-async fn acknowledged_changes_survive_a_kill() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, loaded, _) = open(directory.path());
+in_both!(acknowledged_changes_survive_a_kill);
+async fn acknowledged_changes_survive_a_kill(home: &Home) {
+    let (store, loaded, _) = home.open().await;
     assert!(loaded.login_key.is_some());
     assert_eq!(Loaded { login_key: None, ..loaded }, Loaded::default());
     register(&store, "alice", "one").await;
@@ -91,8 +97,8 @@ async fn acknowledged_changes_survive_a_kill() {
         .await
         .unwrap();
 
-    let copy = killed(directory.path());
-    let (reopened, loaded, _) = open(copy.path());
+    let copy = home.killed();
+    let (reopened, loaded, _) = copy.open().await;
     let expected = AccountRecord {
         account: account("alice"),
         credentials: Some(credentials("alice")),
@@ -118,10 +124,9 @@ async fn acknowledged_changes_survive_a_kill() {
     );
 }
 
-#[tokio::test]
-async fn known_logins_and_their_key_come_back_until_they_are_old_or_forgotten() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, loaded, _) = open(directory.path());
+in_both!(known_logins_and_their_key_come_back_until_they_are_old_or_forgotten);
+async fn known_logins_and_their_key_come_back_until_they_are_old_or_forgotten(home: &Home) {
+    let (store, loaded, _) = home.open().await;
     let (key, day) = (loaded.login_key.unwrap(), 24 * 3600);
     let row = |number: u8, seen: i64| KnownLogin {
         key: [number; 16],
@@ -143,7 +148,7 @@ async fn known_logins_and_their_key_come_back_until_they_are_old_or_forgotten() 
     store.commit(change::know_logins(vec![row(1, NOW.0 + day)], vec![[3; 16]], NOW)).await.unwrap();
     store.commit(change::know_logins(vec![row(4, NOW.0 + 2 * day)], vec![], later)).await.unwrap();
     store.close().await;
-    let (_, loaded, _) = open(directory.path());
+    let (_, loaded, _) = home.open().await;
     assert_eq!(
         loaded.known_logins,
         [row(1, NOW.0 + day), row(4, NOW.0 + 2 * day)],
@@ -152,10 +157,9 @@ async fn known_logins_and_their_key_come_back_until_they_are_old_or_forgotten() 
     assert_eq!(loaded.login_key, Some(key));
 }
 
-#[tokio::test]
-async fn last_token_takes_the_account_with_it_and_leaves_no_trace() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, _, changes) = open(directory.path());
+in_both!(last_token_takes_the_account_with_it_and_leaves_no_trace);
+async fn last_token_takes_the_account_with_it_and_leaves_no_trace(home: &Home) {
+    let (store, _, changes) = home.open().await;
     register(&store, "alice", "one").await;
     register(&store, "alice", "two").await;
     store
@@ -181,15 +185,14 @@ async fn last_token_takes_the_account_with_it_and_leaves_no_trace() {
     let gone = |name| Change::Gone { token: token(name) };
     assert_eq!(*changes.lock().unwrap(), [gone("one"), left(&["two"]), gone("two"), left(&[])]);
     for needle in ["alice", "openpgp:one", "INBOX"] {
-        assert!(!holds(directory.path(), needle.as_bytes()), "{needle} is still there");
+        assert!(!home.holds(needle.as_bytes()), "{needle} is still there");
     }
     assert_eq!(store.positions(&account("alice")).await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn token_that_is_gone_goes_from_every_account_after_a_day_and_three_answers() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, _, changes) = open(directory.path());
+in_both!(token_that_is_gone_goes_from_every_account_after_a_day_and_three_answers);
+async fn token_that_is_gone_goes_from_every_account_after_a_day_and_three_answers(home: &Home) {
+    let (store, _, changes) = home.open().await;
     register(&store, "alice", "shared").await;
     register(&store, "bob", "shared").await;
     register(&store, "bob", "bobs").await;
@@ -239,7 +242,7 @@ async fn token_that_is_gone_goes_from_every_account_after_a_day_and_three_answer
         QuarantineRecord { answers: 4, since: UnixTime(10), until: UnixTime(10 + 27 * 3600) };
     assert_eq!(status[0].tokens[0].quarantine, Some(quarantine));
     store.close().await;
-    let (store, loaded, changes) = open(directory.path());
+    let (store, loaded, changes) = home.open().await;
     let record = TokenRecord { accepted: false, quarantine: Some(quarantine) };
     assert!(loaded.tokens.contains(&(token("shared"), record)), "it survives a restart");
     store
@@ -267,17 +270,16 @@ async fn token_that_is_gone_goes_from_every_account_after_a_day_and_three_answer
     assert_eq!(store.erased(now.wall).await.unwrap(), [], "a client's own wish is not kept");
     store.commit(change::remove_account(&account("carol"))).await.unwrap();
     store.close().await;
-    let (_, loaded, _) = open(directory.path());
+    let (_, loaded, _) = home.open().await;
     let left: Vec<_> =
         loaded.accounts.iter().map(|record| (&*record.account.user, record.tokens.len())).collect();
     assert_eq!(left, [("bob", 1)]);
 }
 
+in_both!(token_in_quarantine_that_another_one_replaces_goes);
 /// A device that hands over another token has replaced its old one, if that is certain enough.
-#[tokio::test]
-async fn token_in_quarantine_that_another_one_replaces_goes() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, ..) = open(directory.path());
+async fn token_in_quarantine_that_another_one_replaces_goes(home: &Home) {
+    let (store, ..) = home.open().await;
     let at = |seconds| DualTime { wall: UnixTime(seconds), served: Uptime(seconds) };
     let hand_over = |name: &'static str, seconds| {
         let store = store.clone();
@@ -340,10 +342,9 @@ async fn token_in_quarantine_that_another_one_replaces_goes() {
     assert_eq!(hand_over("fifth", 9_020).await, [None, None], "the only one: replaced");
 }
 
-#[tokio::test]
-async fn removing_an_account_is_removing_all_its_tokens() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, _, changes) = open(directory.path());
+in_both!(removing_an_account_is_removing_all_its_tokens);
+async fn removing_an_account_is_removing_all_its_tokens(home: &Home) {
+    let (store, _, changes) = home.open().await;
     register(&store, "alice", "one").await;
     register(&store, "alice", "two").await;
     store.commit(change::remove_account(&account("alice"))).await.unwrap();
@@ -361,59 +362,56 @@ fn generation(changes: &Changes) -> Generation {
     newest.unwrap()
 }
 
-#[tokio::test]
-async fn pending_is_cleared_only_if_nothing_newer_came() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, _, changes) = open(directory.path());
+in_both!(pending_is_cleared_only_if_nothing_newer_came);
+async fn pending_is_cleared_only_if_nothing_newer_came(home: &Home) {
+    let (store, _, changes) = home.open().await;
     let alice = account("alice");
     register(&store, "alice", "one").await;
     store.commit(change::noticed(&alice, "INBOX", POSITION, Announce::All, NOW)).await.unwrap();
     let first = generation(&changes);
-    store.commit(change::noticed(&alice, "INBOX", POSITION, Announce::All, NOW)).await.unwrap();
+    store.commit(change::noticed(&alice, "INBOX", at(43), Announce::All, NOW)).await.unwrap();
     let second = generation(&changes);
     assert!(second > first);
-    let pending = |copy: tempfile::TempDir| open(copy.path()).1.unannounced;
+    let pending = async || home.killed().open().await.1.unannounced;
 
     store.commit(change::announced(&token("one"), first, NOW)).await.unwrap();
-    assert_eq!(pending(killed(directory.path()))[0].generation, second);
+    assert_eq!(pending().await[0].generation, second);
     store.commit(change::announced(&token("one"), second, NOW)).await.unwrap();
-    assert_eq!(pending(killed(directory.path())), []);
+    assert_eq!(pending().await, []);
 
-    store.commit(change::noticed(&alice, "INBOX", POSITION, Announce::Nothing, NOW)).await.unwrap();
-    assert_eq!(pending(killed(directory.path())), [], "a position alone announces nothing");
-    store.commit(change::noticed(&alice, "INBOX", POSITION, Announce::All, NOW)).await.unwrap();
+    store.commit(change::noticed(&alice, "INBOX", at(43), Announce::Nothing, NOW)).await.unwrap();
+    assert_eq!(pending().await, [], "a position alone announces nothing");
+    store.commit(change::noticed(&alice, "INBOX", at(44), Announce::All, NOW)).await.unwrap();
     store
         .commit(change::gave_up(&token("one"), generation(&changes), "refused", NOW))
         .await
         .unwrap();
-    assert_eq!(pending(killed(directory.path())), []);
+    assert_eq!(pending().await, []);
 }
 
-#[tokio::test]
-async fn generations_go_on_above_what_is_pending_after_a_restart() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, _, changes) = open(directory.path());
+in_both!(generations_go_on_above_what_is_pending_after_a_restart);
+async fn generations_go_on_above_what_is_pending_after_a_restart(home: &Home) {
+    let (store, _, changes) = home.open().await;
     register(&store, "alice", "one").await;
-    for _ in 0..5 {
+    for uid_next in 1..6 {
         store
-            .commit(change::noticed(&account("alice"), "INBOX", POSITION, Announce::All, NOW))
+            .commit(change::noticed(&account("alice"), "INBOX", at(uid_next), Announce::All, NOW))
             .await
             .unwrap();
     }
     let before = generation(&changes);
     store.close().await;
-    let (store, _, changes) = open(directory.path());
+    let (store, _, changes) = home.open().await;
     store
-        .commit(change::noticed(&account("alice"), "INBOX", POSITION, Announce::All, NOW))
+        .commit(change::noticed(&account("alice"), "INBOX", at(6), Announce::All, NOW))
         .await
         .unwrap();
     assert!(generation(&changes) > before);
 }
 
-#[tokio::test]
-async fn unknown_capabilities_are_left_alone() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, _, changes) = open(directory.path());
+in_both!(unknown_capabilities_are_left_alone);
+async fn unknown_capabilities_are_left_alone(home: &Home) {
+    let (store, _, changes) = home.open().await;
     store
         .commit(change::noticed(&account("alice"), "INBOX", POSITION, Announce::All, NOW))
         .await
@@ -426,10 +424,9 @@ async fn unknown_capabilities_are_left_alone() {
     assert_eq!(*changes.lock().unwrap(), []);
 }
 
-#[tokio::test]
-async fn token_not_seen_for_longest_makes_room() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, _, changes) = open(directory.path());
+in_both!(token_not_seen_for_longest_makes_room);
+async fn token_not_seen_for_longest_makes_room(home: &Home) {
+    let (store, _, changes) = home.open().await;
     let alice = account("alice");
     for index in 0..MAX_TOKENS {
         // The second one is the oldest, whatever the wall clock says.
@@ -465,10 +462,9 @@ async fn token_not_seen_for_longest_makes_room() {
     assert!(tokens.iter().any(|seen| seen.token == token("new")), "what has just come stays");
 }
 
-#[tokio::test]
-async fn tokens_expire_by_the_time_served_and_each_account_by_its_own() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, _, changes) = open(directory.path());
+in_both!(tokens_expire_by_the_time_served_and_each_account_by_its_own);
+async fn tokens_expire_by_the_time_served_and_each_account_by_its_own(home: &Home) {
+    let (store, _, changes) = home.open().await;
     for (user, served) in [("alice", 10), ("bob", 30)] {
         // The wall clock has been stepped far ahead for one and far back for the other.
         let seen = DualTime {
@@ -497,18 +493,17 @@ async fn tokens_expire_by_the_time_served_and_each_account_by_its_own() {
     };
     let alices = Change::Tokens { account: account("alice"), credentials: None, tokens: vec![] };
     assert_eq!(*changes.lock().unwrap(), [alices, bobs], "the token itself lives on with bob");
-    assert!(!holds(directory.path(), b"alice"));
+    assert!(!home.holds(b"alice"));
     store.close().await;
-    let (_, loaded, _) = open(directory.path());
+    let (_, loaded, _) = home.open().await;
     assert_eq!(loaded.accounts.len(), 1);
     assert_eq!(loaded.accounts[0].account, account("bob"));
     assert_eq!(loaded.served, Uptime(40), "the count never goes back");
 }
 
-#[tokio::test]
-async fn count_of_the_time_served_is_not_behind_what_was_noted_with_it() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, ..) = open(directory.path());
+in_both!(count_of_the_time_served_is_not_behind_what_was_noted_with_it);
+async fn count_of_the_time_served_is_not_behind_what_was_noted_with_it(home: &Home) {
+    let (store, ..) = home.open().await;
     let seen = DualTime { wall: NOW, served: Uptime(50) };
     store
         .commit(change::register(
@@ -520,15 +515,14 @@ async fn count_of_the_time_served_is_not_behind_what_was_noted_with_it() {
         ))
         .await
         .unwrap();
-    assert_eq!(open(killed(directory.path()).path()).1.served, Uptime(50));
+    assert_eq!(home.killed().open().await.1.served, Uptime(50));
     store.commit(change::client_idles(&account("alice"), "INBOX", Uptime(60))).await.unwrap();
-    assert_eq!(open(killed(directory.path()).path()).1.served, Uptime(60));
+    assert_eq!(home.killed().open().await.1.served, Uptime(60));
 }
 
-#[tokio::test]
-async fn mailboxes_idled_in_latest_are_remembered() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, _, changes) = open(directory.path());
+in_both!(mailboxes_idled_in_latest_are_remembered);
+async fn mailboxes_idled_in_latest_are_remembered(home: &Home) {
+    let (store, _, changes) = home.open().await;
     store.commit(change::client_idles(&account("alice"), "INBOX", Uptime(1))).await.unwrap();
     assert_eq!(*changes.lock().unwrap(), [], "nothing is kept of an account without a token");
     register(&store, "alice", "one").await;
@@ -542,18 +536,17 @@ async fn mailboxes_idled_in_latest_are_remembered() {
     let expected = expected.map(|(name, last)| Idled { name: name.into(), last: Uptime(last) });
     let told = Change::Idled { account: account("alice"), mailboxes: expected.to_vec() };
     assert_eq!(changes.lock().unwrap().last(), Some(&told), "what has just come stays");
-    assert_eq!(open(killed(directory.path()).path()).1.accounts[0].idled, expected);
+    assert_eq!(home.killed().open().await.1.accounts[0].idled, expected);
 }
 
-#[tokio::test]
-async fn status_has_all_that_a_person_may_see() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, _, changes) = open(directory.path());
+in_both!(status_has_all_that_a_person_may_see);
+async fn status_has_all_that_a_person_may_see(home: &Home) {
+    let (store, _, changes) = home.open().await;
     register(&store, "bob", "shared").await;
     register(&store, "alice", "shared").await;
     register(&store, "alice", "second").await;
     store
-        .commit(change::noticed(&account("alice"), "INBOX", POSITION, Announce::All, NOW))
+        .commit(change::noticed(&account("alice"), "INBOX", at(41), Announce::All, NOW))
         .await
         .unwrap();
     let newest = generation(&changes);
@@ -599,10 +592,9 @@ async fn status_has_all_that_a_person_may_see() {
     assert_eq!(store.status().await.unwrap(), [alice, bob]);
 }
 
-#[tokio::test]
-async fn fetch_habit_of_an_app_is_kept_with_its_token() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, _, changes) = open(directory.path());
+in_both!(fetch_habit_of_an_app_is_kept_with_its_token);
+async fn fetch_habit_of_an_app_is_kept_with_its_token(home: &Home) {
+    let (store, _, changes) = home.open().await;
     let left = |senders: &[&str]| {
         FetchLesson::LeftUnencrypted(senders.iter().map(|sender| (*sender).into()).collect())
     };
@@ -626,9 +618,9 @@ async fn fetch_habit_of_an_app_is_kept_with_its_token() {
             .map(|seen| (seen.habit.fetches(), seen.habit.senders.len()))
             .collect::<Vec<_>>()
     };
-    let (_, loaded, _) = open(killed(directory.path()).path());
+    let (_, loaded, _) = home.killed().open().await;
     assert_eq!(habits(&loaded), [(Some(Fetches::EncryptedOnly), 3), (None, 0)]);
-    assert!(!holds(directory.path(), b"b.org"), "senders are kept as hashes");
+    assert!(!home.holds(b"b.org"), "senders are kept as hashes");
     store
         .commit(change::learned(
             &account("alice"),
@@ -638,7 +630,7 @@ async fn fetch_habit_of_an_app_is_kept_with_its_token() {
         ))
         .await
         .unwrap();
-    let (_, loaded, _) = open(killed(directory.path()).path());
+    let (_, loaded, _) = home.killed().open().await;
     assert_eq!(habits(&loaded), [(Some(Fetches::All), 0), (None, 0)]);
     assert_eq!(loaded.accounts[0].tokens[0].habit.fetched, Some(UnixTime(9)));
     let [alice] = &store.status().await.unwrap()[..] else { panic!("one account") };

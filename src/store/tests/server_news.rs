@@ -4,8 +4,8 @@ use super::*;
 use Announce::{All, AllBut, Nothing};
 
 /// A store with an account that has a token, after it noted these positions.
-async fn store(directory: &Path) -> Store {
-    let (store, _, _) = open(directory);
+async fn store(home: &Home) -> Store {
+    let (store, _, _) = home.open().await;
     register(&store, "alice", "one").await;
     store
 }
@@ -29,10 +29,9 @@ async fn next(store: &Store) -> Option<u64> {
     positions.first().map(|(_, position)| position.uid_next)
 }
 
-#[tokio::test]
-async fn message_is_announced_once_whichever_way_it_is_heard() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, _, changes) = open(directory.path());
+in_both!(message_is_announced_once_whichever_way_it_is_heard);
+async fn message_is_announced_once_whichever_way_it_is_heard(home: &Home) {
+    let (store, _, changes) = home.open().await;
     register(&store, "alice", "one").await;
     let pending = || {
         let changes = changes.lock().unwrap();
@@ -55,10 +54,9 @@ async fn message_is_announced_once_whichever_way_it_is_heard() {
     assert_eq!((next(&store).await, pending()), (Some(21), 5));
 }
 
-#[tokio::test]
-async fn announced_message_covers_those_left_out_before_it() {
-    let directory = tempfile::tempdir().unwrap();
-    let (store, _, changes) = open(directory.path());
+in_both!(announced_message_covers_those_left_out_before_it);
+async fn announced_message_covers_those_left_out_before_it(home: &Home) {
+    let (store, _, changes) = home.open().await;
     register(&store, "alice", "one").await;
     noticed(&store, 11, Nothing).await;
     assert!(told(&store, message(14), AllBut(vec![token("one")])).await);
@@ -70,10 +68,9 @@ async fn announced_message_covers_those_left_out_before_it() {
     assert_eq!(noticed(&store, 15, All).await, Noticed::Told);
 }
 
-#[tokio::test]
-async fn message_that_is_not_pushed_moves_the_position_only_if_none_is_left_out() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = store(directory.path()).await;
+in_both!(message_that_is_not_pushed_moves_the_position_only_if_none_is_left_out);
+async fn message_that_is_not_pushed_moves_the_position_only_if_none_is_left_out(home: &Home) {
+    let store = store(home).await;
     assert!(told(&store, message(10), Nothing).await);
     assert_eq!(next(&store).await, Some(11), "all before it is old");
     assert!(told(&store, message(11), Nothing).await);
@@ -83,10 +80,9 @@ async fn message_that_is_not_pushed_moves_the_position_only_if_none_is_left_out(
     assert_eq!(noticed(&store, 15, All).await, Noticed::New);
 }
 
-#[tokio::test]
-async fn uid_counts_within_its_uidvalidity() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = store(directory.path()).await;
+in_both!(uid_counts_within_its_uidvalidity);
+async fn uid_counts_within_its_uidvalidity(home: &Home) {
+    let store = store(home).await;
     let bare = |uid| Some(ToldMessage { uid, uid_validity: None });
     assert!(told(&store, bare(3), All).await);
     assert_eq!(next(&store).await, None, "no position without UIDVALIDITY");
@@ -99,10 +95,9 @@ async fn uid_counts_within_its_uidvalidity() {
     assert_eq!(noticed(&store, 41, All).await, Noticed::New, "of another UIDVALIDITY");
 }
 
-#[tokio::test]
-async fn wrong_uid_hides_no_message() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = store(directory.path()).await;
+in_both!(wrong_uid_hides_no_message);
+async fn wrong_uid_hides_no_message(home: &Home) {
+    let store = store(home).await;
     noticed(&store, 11, Nothing).await;
     assert!(told(&store, message(1_700_000_000), All).await, "in doubt it is a push");
     assert_eq!(next(&store).await, Some(11), "that is no UID of this mailbox");
@@ -115,20 +110,18 @@ async fn wrong_uid_hides_no_message() {
     assert_eq!(noticed(&store, 13, All).await, Noticed::Told);
 }
 
-#[tokio::test]
-async fn wrong_first_uid_hides_no_message() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = store(directory.path()).await;
+in_both!(wrong_first_uid_hides_no_message);
+async fn wrong_first_uid_hides_no_message(home: &Home) {
+    let store = store(home).await;
     assert!(told(&store, message(u64::from(u32::MAX)), All).await);
     assert!(told(&store, message(11), All).await);
     assert!(!told(&store, message(11), All).await);
     assert_eq!(next(&store).await, Some(12));
 }
 
-#[tokio::test]
-async fn message_without_uid_is_announced_and_moves_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = store(directory.path()).await;
+in_both!(message_without_uid_is_announced_and_moves_nothing);
+async fn message_without_uid_is_announced_and_moves_nothing(home: &Home) {
+    let store = store(home).await;
     noticed(&store, 11, Nothing).await;
     assert!(told(&store, None, All).await);
     assert!(told(&store, None, Nothing).await);
@@ -140,7 +133,7 @@ async fn message_without_uid_is_announced_and_moves_nothing() {
 #[tokio::test]
 async fn account_that_is_not_watched_has_no_credentials_and_is_not_called_back() {
     let directory = tempfile::tempdir().unwrap();
-    let store = store(directory.path()).await;
+    let store = store(&Home::file(directory.path())).await;
     register(&store, "bob", "two").await;
     store.commit(change::watched(&account("alice"), false)).await.unwrap();
     let copy = killed(directory.path());
@@ -167,43 +160,50 @@ async fn account_that_is_not_watched_has_no_credentials_and_is_not_called_back()
 async fn every_order_of_news_and_looks_announces_each_message_once() {
     for seed in 0..30 {
         let directory = tempfile::tempdir().unwrap();
-        let (store, _, changes) = open(directory.path());
-        register(&store, "alice", "one").await;
-        noticed(&store, 1, Nothing).await;
-        let pending = || {
-            let is_push = |change: &&Change| matches!(change, Change::Pending { .. });
-            changes.lock().unwrap().iter().filter(is_push).count()
-        };
-        let mut random = fastrand::Rng::with_seed(seed);
-        // UIDs of messages are from 1 on. A push is for all messages up to the one that causes it.
-        let (mut messages, mut announced, mut seen) = (0, 0, 0);
-        for step in 0..60 {
-            let before = pending();
-            let mut cause = 0;
-            match random.u8(0..10) {
-                0..4 => messages += 1,
-                4..7 if messages > 0 => {
-                    // Mostly the last one; now and then an old one, again or at last.
-                    let is_old = random.u8(0..4) == 0;
-                    cause = if is_old { random.u64(1..=messages) } else { messages };
-                    told(&store, message(cause), All).await;
-                }
-                7..9 if messages > seen => {
-                    (seen, cause) = (messages, messages);
-                    noticed(&store, messages + 1, All).await;
-                }
-                9 => seen = next(&store).await.unwrap() - 1,
-                _ => {}
-            }
-            if pending() > before {
-                assert!(cause > announced, "seed {seed}, step {step}: announced twice");
-                announced = cause;
-            }
-        }
-        if messages >= next(&store).await.unwrap() {
-            assert_eq!(noticed(&store, messages + 1, All).await, Noticed::New);
-            announced = messages;
-        }
-        assert_eq!(announced, messages, "seed {seed}: missed");
+        orders(&Home::file(directory.path()), seed).await;
     }
+    for seed in 0..5 {
+        orders(&Home::database(), seed).await;
+    }
+}
+
+async fn orders(home: &Home, seed: u64) {
+    let (store, _, changes) = home.open().await;
+    register(&store, "alice", "one").await;
+    noticed(&store, 1, Nothing).await;
+    let pending = || {
+        let is_push = |change: &&Change| matches!(change, Change::Pending { .. });
+        changes.lock().unwrap().iter().filter(is_push).count()
+    };
+    let mut random = fastrand::Rng::with_seed(seed);
+    // UIDs of messages are from 1 on. A push is for all messages up to the one that causes it.
+    let (mut messages, mut announced, mut seen) = (0, 0, 0);
+    for step in 0..60 {
+        let before = pending();
+        let mut cause = 0;
+        match random.u8(0..10) {
+            0..4 => messages += 1,
+            4..7 if messages > 0 => {
+                // Mostly the last one; now and then an old one, again or at last.
+                let is_old = random.u8(0..4) == 0;
+                cause = if is_old { random.u64(1..=messages) } else { messages };
+                told(&store, message(cause), All).await;
+            }
+            7..9 if messages > seen => {
+                (seen, cause) = (messages, messages);
+                noticed(&store, messages + 1, All).await;
+            }
+            9 => seen = next(&store).await.unwrap() - 1,
+            _ => {}
+        }
+        if pending() > before {
+            assert!(cause > announced, "seed {seed}, step {step}: announced twice");
+            announced = cause;
+        }
+    }
+    if messages >= next(&store).await.unwrap() {
+        assert_eq!(noticed(&store, messages + 1, All).await, Noticed::New);
+        announced = messages;
+    }
+    assert_eq!(announced, messages, "seed {seed}: missed");
 }
