@@ -6,10 +6,12 @@
 
 mod calls;
 mod lease;
-#[cfg_attr(not(test), expect(dead_code, reason = "its requests to PostgreSQL follow"))]
+mod member;
 mod membership;
 #[cfg(test)]
 mod membership_tests;
+#[cfg(test)]
+mod postgres_tests;
 pub mod shared;
 #[cfg(test)]
 mod simulation;
@@ -18,7 +20,9 @@ pub(crate) mod testing;
 
 use std::future::Future;
 
-pub use lease::NodeId;
+pub use member::{NodeName, serve};
+
+pub use crate::store::{NodeId, NodeStatus};
 
 use crate::ownership::Slot;
 use crate::store::StoreError;

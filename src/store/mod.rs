@@ -15,6 +15,7 @@ pub(crate) mod full_disk;
 mod habit;
 mod key;
 mod known_logins;
+pub(crate) mod lease_rows;
 mod lessons;
 mod load;
 mod mailboxes;
@@ -45,6 +46,7 @@ pub use check::{KeyReport, StateReport, check};
 pub(crate) use directory::put_new;
 pub use error::{OpenError, StoreError};
 pub use habit::{FetchHabit, FetchLesson, Fetches};
+pub use lease_rows::{NodeId, NodeStatus};
 pub use mailboxes::Noticed;
 #[cfg(test)]
 pub(crate) use postgres::testing as postgres_testing;

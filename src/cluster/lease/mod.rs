@@ -18,7 +18,6 @@
 //! portion at a time, and tells the owner that it is ready. The owner ends its POSTs, gives the slot, and the heir claims it.
 
 mod balance;
-mod facts;
 mod machine;
 mod own;
 mod plan;
@@ -28,11 +27,12 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-pub use facts::NodeId;
-pub(crate) use facts::{LeaseFacts, LeaseRequest, LeaseStamp, NodeFact, Renewal, SlotFact};
 pub(crate) use machine::LeaseMachine;
 
 use crate::ownership::{Epoch, Slot};
+pub(crate) use crate::store::lease_rows::{
+    LeaseFacts, LeaseRequest, LeaseStamp, NodeFact, NodeId, Renewal, SlotFact,
+};
 
 /// Durations and limits of a lease.
 #[derive(Debug, Clone, Copy)]

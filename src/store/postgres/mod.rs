@@ -7,6 +7,7 @@
 mod backend;
 mod doubts;
 mod events;
+mod lease;
 mod link;
 mod loads;
 mod open;
@@ -19,11 +20,8 @@ mod tests;
 mod writes;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
-use tokio_postgres::Transaction;
 
 use super::{StateChange, Store, StoreError};
 use doubts::Doubts;
@@ -71,31 +69,5 @@ impl Store {
     fn shared(&self) -> Result<&Shared, StoreError> {
         // A bug: there is nothing to read of others' work.
         self.shared.as_deref().ok_or(StoreError::NotOwner)
-    }
-
-    /// Runs one transaction for the node's lease, in at most `limit`. It does not wait behind changes and loads of accounts.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] if the database is away or late; then it is unknown whether the transaction was committed.
-    pub async fn cluster_query<T>(
-        &self,
-        limit: Duration,
-        run: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, tokio_postgres::Error>,
-    ) -> Result<T, StoreError> {
-        let listener = &self.shared()?.listener;
-        let query = async {
-            let session = listener.session().await?;
-            let mut client = session.client.lock().await;
-            let result: Result<T, tokio_postgres::Error> = async {
-                let transaction = client.transaction().await?;
-                let found = run(&transaction).await?;
-                transaction.commit().await?;
-                Ok(found)
-            }
-            .await;
-            Ok(result?)
-        };
-        let late = || StoreError::Unavailable("no answer in time".into());
-        timeout(limit, query).await.map_err(|_| late())?
     }
 }

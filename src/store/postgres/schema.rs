@@ -95,7 +95,8 @@ CREATE TABLE slots (
     slot BIGINT PRIMARY KEY,
     owner BIGINT,
     epoch BIGINT NOT NULL DEFAULT 1,
-    heir BIGINT
+    heir BIGINT,
+    ready BOOLEAN NOT NULL DEFAULT FALSE
 );
 INSERT INTO slots (slot) SELECT * FROM generate_series(0, 1023);
 CREATE TABLE nodes (

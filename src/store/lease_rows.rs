@@ -1,5 +1,7 @@
-//! Rows of the database about nodes and slots, and what a request changes in them.
+//! Nodes and slots, as the database has them, and what the request of a node's lease changes in them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::ownership::{Epoch, Slot};
@@ -7,6 +9,52 @@ use crate::ownership::{Epoch, Slot};
 /// A run of a process: its number is drawn at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub i64);
+
+/// This node, as its row shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeIdentity {
+    pub(crate) id: NodeId,
+    pub(crate) name: String,
+    /// Time from a renewal to the end of the lease.
+    pub(crate) lease: Duration,
+    /// Duration of the last request, in microseconds; zero before the first.
+    latency: Arc<AtomicU64>,
+}
+
+impl NodeIdentity {
+    pub(crate) fn new(id: NodeId, name: String, lease: Duration) -> Self {
+        Self { id, name, lease, latency: Arc::default() }
+    }
+
+    /// A request took so long.
+    pub(crate) fn took(&self, duration: Duration) {
+        let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.latency.store(microseconds, Ordering::Relaxed);
+    }
+
+    pub(crate) fn latency(&self) -> Option<u64> {
+        Some(self.latency.load(Ordering::Relaxed)).filter(|latency| *latency > 0)
+    }
+}
+
+/// A node, as any node shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// The run of its process.
+    pub id: NodeId,
+    /// Its `node.name`.
+    pub name: String,
+    /// Version of deltapush.
+    pub program: String,
+    /// Number of slots that it owns.
+    pub slots: usize,
+    /// Time until its lease ends, by the database's clock; zero if it has ended.
+    pub lease_left: Duration,
+    /// Duration of a request of its lease, lately.
+    pub database_latency: Option<Duration>,
+    /// True if others inherit its slots.
+    pub is_leaving: bool,
+}
 
 /// Tells one renewal of a node from the next. The database's time of the end of the lease, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +121,7 @@ pub(crate) struct Renewal {
 
 impl Renewal {
     /// Reports if it changes anything that an earlier answer calls for.
-    pub(super) fn is_needed(&self) -> bool {
+    pub(crate) fn is_needed(&self) -> bool {
         let slots = [&self.claim, &self.mark, &self.ready, &self.give];
         !self.bury.is_empty() || slots.iter().any(|slots| !slots.is_empty())
     }
