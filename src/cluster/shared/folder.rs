@@ -98,7 +98,7 @@ impl Folder {
 fn is_shared(name: &str) -> bool {
     let is_plain = !name.starts_with('.') && !name.contains('/');
     let is_made = |end: &&str| name.ends_with(*end);
-    is_plain && [KEY, ACCOUNT].iter().chain(&CERTIFICATES).any(|end| is_made(&end))
+    is_plain && [KEY, ACCOUNT].iter().chain(&CERTIFICATES).any(is_made)
 }
 
 fn mode(name: &str) -> u32 {
