@@ -53,6 +53,7 @@ impl PushSchedule {
             PostAnswer::Accepted => {
                 entry.clear_failures();
                 entry.proven = true;
+                entry.announced = generation;
                 self.turns.accepted(&account, now);
                 self.settle(token, generation, now);
                 self.succeeded(account, now);

@@ -18,6 +18,8 @@ pub(super) struct ScheduledToken {
     pub(super) proven: bool,
     /// The pending announcement.
     pub(super) wanted: Option<PendingPush>,
+    /// Announced by the last accepted POST.
+    pub(super) announced: Generation,
     /// Before this time there is no POST: an accepted one is too recent.
     pub(super) quiet_until: Duration,
     /// POSTs that failed since one was accepted.
@@ -125,6 +127,7 @@ impl ScheduledToken {
             account,
             proven,
             wanted: None,
+            announced: Generation::default(),
             quiet_until: Duration::ZERO,
             failures: 0,
             failing: None,

@@ -222,6 +222,10 @@ impl PushSchedule {
             });
             entry
         });
+        // Loaded from the state before the POST was accepted, and heard of after it.
+        if generation <= entry.announced && now < entry.quiet_until {
+            return;
+        }
         entry.shorten_quarantine(standing, now);
         entry.await_window(standing, self.coalesce, now);
         entry.proven |= standing.accepted;

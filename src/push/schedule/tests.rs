@@ -130,6 +130,20 @@ fn window_after_another_nodes_post_is_waited_out() {
 }
 
 #[test]
+fn announcement_that_was_loaded_before_its_post_was_accepted_is_not_posted_again() {
+    let mut world = World::new(SETTINGS);
+    let first = world.notice(0);
+    assert_eq!(world.posts(), first);
+    world.answered(0, PostAnswer::Accepted);
+    let (standing, now) = (world.standing(0), world.now);
+    world.schedule.notice(token(0), &standing, first, Duration::ZERO, now);
+    assert_eq!(world.next(), ScheduleStep::Idle);
+    let second = world.notice(0);
+    world.wait();
+    assert_eq!(world.posts(), second);
+}
+
+#[test]
 fn nothing_is_remembered_of_a_token_at_rest() {
     let mut world = World::new(SETTINGS);
     for number in 0..16 {
