@@ -15,7 +15,7 @@ use super::status::Reporter;
 use crate::account::AccountId;
 use crate::push::push_test::Tester;
 use crate::secret::DeviceToken;
-use crate::store::change;
+use crate::store::{StoredEvent, change};
 use crate::telemetry::history::{HistoryEntry, HistoryTime, WatchNote, What};
 use crate::telemetry::{PostResult, TelemetryEvent};
 
@@ -51,6 +51,9 @@ pub(super) async fn rewatch(
     stream: &mut UnixStream,
 ) -> io::Result<()> {
     let before = count(reporter, account);
+    if !reporter.registry().is_watched_here(account) {
+        return rewatch_elsewhere(reporter, account, stream).await;
+    }
     if reporter.registry().get(account).is_some_and(|known| !known.is_watched()) {
         let words = format!(
             "{account} has no watch: its route has `news: server`, and the mail server tells of new mail"
@@ -83,6 +86,23 @@ pub(super) async fn rewatch(
         _ => ("the watch has not started yet: `deltapush status` shows the reason".into(), false),
     };
     send_progress(stream, words, Some(done)).await
+}
+
+/// Asks the node that watches the account.
+async fn rewatch_elsewhere(
+    reporter: &Reporter,
+    account: &AccountId,
+    stream: &mut UnixStream,
+) -> io::Result<()> {
+    if let Err(error) = reporter.registry().tell(StoredEvent::Rewatch(account.clone())).await {
+        return reply_no(stream, format!("the other nodes were not told: {error}")).await;
+    }
+    info!(%account, upstream = %account.upstream, "restart of the watch at another node requested by the operator's command");
+    reply_ok(stream, "").await?;
+    let words = format!(
+        "the node that watches {account} restarts the watch; `deltapush account` there shows the outcome"
+    );
+    send_progress(stream, words, Some(true)).await
 }
 
 /// The number of history entries of an account.
@@ -223,6 +243,8 @@ impl PushTest<'_> {
                 return Ok(());
             }
         }
+        let has_companions = !self.reporter.registry().ownership().is_sole();
+        let elsewhere = if has_companions { " to this node" } else { "" };
         for (index, (device, _)) in woken.iter().enumerate() {
             let device = short_hash(*device);
             let words = if background > 0 {
@@ -231,7 +253,7 @@ impl PushTest<'_> {
                 )
             } else {
                 format!(
-                    "device {device} has not connected: the push service has not reached it, or the phone does not let the app run \
+                    "device {device} has not connected{elsewhere}: the push service has not reached it, or the phone does not let the app run \
                      (battery saving, no network, notifications switched off), or the app was removed"
                 )
             };

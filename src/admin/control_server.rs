@@ -65,24 +65,28 @@ impl ControlServer {
             }
             ControlQuestion::Alive => reply_ok(stream, "").await,
             ControlQuestion::Status { names } => self.status(&names, stream).await,
-            ControlQuestion::Account(named) => match self.find(&named) {
+            ControlQuestion::Account(named) => match self.find(&named).await {
                 Ok(account) => self.account(&account, stream).await,
                 Err(words) => {
                     let erased = self.reporter.erased(&named.name).await;
                     reply_no(stream, erased.unwrap_or(words)).await
                 }
             },
-            ControlQuestion::Forget(named) => match self.find(&named) {
-                Ok(account) => actions::forget(&self.reporter, &account, stream).await,
+            ControlQuestion::Forget(named) => match self.find(&named).await {
+                Ok(account) => {
+                    let _visit = self.reporter.registry().visit(&account).await;
+                    actions::forget(&self.reporter, &account, stream).await
+                }
                 Err(words) => reply_no(stream, words).await,
             },
-            ControlQuestion::Rewatch(named) => match self.find(&named) {
+            ControlQuestion::Rewatch(named) => match self.find(&named).await {
                 Ok(account) => actions::rewatch(&self.reporter, &account, stream).await,
                 Err(words) => reply_no(stream, words).await,
             },
             ControlQuestion::PushTest { account: named, device, seconds } => {
-                match self.find(&named) {
+                match self.find(&named).await {
                     Ok(account) => {
+                        let _visit = self.reporter.registry().visit(&account).await;
                         let (reporter, tester, account) = (&self.reporter, &self.tester, &account);
                         let (device, wait) = (device.as_deref(), Duration::from_secs(seconds));
                         PushTest { reporter, tester, account, device, wait }.run(stream).await
@@ -94,9 +98,12 @@ impl ControlServer {
         }
     }
 
-    fn find(&self, named: &AccountName) -> Result<AccountId, String> {
+    /// The account that is meant, whichever node watches it.
+    async fn find(&self, named: &AccountName) -> Result<AccountId, String> {
         let (registry, server) = (self.reporter.registry(), named.server.as_deref());
-        lookup::find(registry.names(), &named.name, server).map_err(|unknown| {
+        let names = registry.all_names().await;
+        let names = names.map_err(|error| format!("the state cannot be read: {error}"))?;
+        lookup::find(names.clone(), &named.name, server).map_err(|unknown| {
             let tokenless = registry.tokenless_accounts().into_iter().map(|found| found.account);
             let tokenless: Vec<AccountId> = tokenless.collect();
             match lookup::find(tokenless.clone(), &named.name, server) {
@@ -106,7 +113,7 @@ impl ControlServer {
                 ),
                 // A similar name may be among these accounts, too.
                 Err(_) => {
-                    let all = registry.names().into_iter().chain(tokenless).collect();
+                    let all = names.into_iter().chain(tokenless).collect();
                     lookup::find(all, &named.name, server).err().unwrap_or(unknown)
                 }
             }

@@ -136,6 +136,9 @@ pub struct AccountCounts {
     pub accounts: usize,
     /// Accounts whose mailbox is watched now.
     pub watched: usize,
+    /// Accounts that other nodes watch.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub elsewhere: usize,
     /// Accounts without a watch, of whose new mail the mail server tells.
     #[serde(default)]
     pub told: usize,
@@ -188,6 +191,12 @@ pub struct AccountReport {
     pub problem: Option<AccountProblem>,
 }
 
+/// Nodes without companions say nothing of other nodes.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 /// The state of a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -212,6 +221,8 @@ pub enum WatchKind {
     Unusable,
     /// It has not been started yet.
     NotStarted,
+    /// Another node that shares the state watches the account.
+    AtAnotherNode,
 }
 
 impl WatchKind {
@@ -229,6 +240,7 @@ impl WatchKind {
             Self::WaitingForDevice => "waits for a device",
             Self::Unusable => "cannot be watched",
             Self::NotStarted => "not started yet",
+            Self::AtAnotherNode => "at another node",
         }
     }
 }

@@ -84,6 +84,7 @@ fn report(accounts: Vec<AccountReport>) -> StatusReport {
         limited: vec![],
         certificates: vec![],
         counts: AccountCounts {
+            elsewhere: 0,
             accounts: accounts.len(),
             watched: in_state(WatchKind::Watching),
             told: in_state(WatchKind::ServerTells),

@@ -172,8 +172,12 @@ impl Reporter {
     }
 
     fn in_memory(&self, account: &AccountId) -> InMemory {
-        let Some(account) = self.registry.get(account) else { return InMemory::default() };
+        let is_elsewhere = !self.registry.is_watched_here(account);
+        let Some(account) = self.registry.get(account) else {
+            return InMemory { is_elsewhere, ..InMemory::default() };
+        };
         InMemory {
+            is_elsewhere,
             watch: account.watch.status(),
             news: account.news_status(),
             summary: account.telemetry.summary(),
@@ -184,6 +188,8 @@ impl Reporter {
 /// The facts of an account that are in memory only.
 #[derive(Default)]
 struct InMemory {
+    /// Another node watches the account.
+    is_elsewhere: bool,
     watch: Option<WatchEntry>,
     news: NewsStatus,
     summary: HistorySummary,
@@ -195,6 +201,7 @@ fn count(accounts: &[AccountReport]) -> AccountCounts {
     AccountCounts {
         accounts: accounts.len(),
         watched: in_state(WatchKind::Watching) + in_state(WatchKind::WithClient),
+        elsewhere: in_state(WatchKind::AtAnotherNode),
         told: in_state(WatchKind::ServerTells),
         problems: accounts.iter().filter(|account| account.problem.is_some()).count(),
         waiting: in_state(WatchKind::WaitingForLogin) + in_state(WatchKind::WaitingForDevice),
@@ -208,11 +215,14 @@ fn count(accounts: &[AccountReport]) -> AccountCounts {
 /// One account.
 fn describe(
     status: &AccountStatus,
-    InMemory { watch, news, summary }: &InMemory,
+    InMemory { is_elsewhere, watch, news, summary }: &InMemory,
     messages: Messages,
     clock: DisplayClock,
 ) -> AccountReport {
-    let (watch, watch_problem) = watch_report::describe(status, watch.as_ref(), clock);
+    let (watch, watch_problem) = match is_elsewhere {
+        true => (watch_report::at_another_node(), None),
+        false => watch_report::describe(status, watch.as_ref(), clock),
+    };
     let (news, news_problem) = news::describe(*news, watch.state, clock);
     let is_only = status.tokens.len() == 1;
     let devices: Vec<DeviceReport> =

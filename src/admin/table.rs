@@ -371,6 +371,7 @@ fn is_watched(account: &AccountReport) -> bool {
             | WatchKind::ServerTells
             | WatchKind::Connecting
             | WatchKind::NotStarted
+            | WatchKind::AtAnotherNode
     )
 }
 
@@ -384,7 +385,9 @@ fn watch_line(account: &AccountReport, now: Timestamp) -> String {
         WatchKind::Watching => watch
             .since
             .map_or("watching".into(), |since| format!("watching since {}", moment(since))),
-        WatchKind::WithClient | WatchKind::ServerTells => watch.next_step.clone(),
+        WatchKind::WithClient | WatchKind::ServerTells | WatchKind::AtAnotherNode => {
+            watch.next_step.clone()
+        }
         WatchKind::Connecting => "connecting, or waiting for its turn".into(),
         WatchKind::Interrupted => {
             let next = watch.next.map_or("soon".into(), |next| ahead(next, now));

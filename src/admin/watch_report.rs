@@ -36,6 +36,21 @@ pub(super) fn describe(
     (report, problem)
 }
 
+/// The report of an account that another node watches.
+pub(super) fn at_another_node() -> WatchReport {
+    WatchReport {
+        state: WatchKind::AtAnotherNode,
+        since: None,
+        last_activity: None,
+        max_detection_delay_seconds: None,
+        next_step: "another node watches it: its `deltapush account` has the watch and the history"
+            .into(),
+        next: None,
+        notes: Vec::new(),
+        lost: None,
+    }
+}
+
 /// The limits of a watch.
 pub(super) fn notes(watch: &WatchEntry) -> Vec<String> {
     let left_out = watch.left_out.iter().map(|SkippedMailbox { mailbox, reason, .. }| {

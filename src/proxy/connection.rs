@@ -27,7 +27,7 @@ use crate::config::{ListenerTls, SessionLimits};
 use crate::credentials::Credentials;
 use crate::http::{HttpVersion, public, server};
 use crate::push::kept::{KeptClient, KeptLogin};
-use crate::push::registry::{AccountOrigin, Registry};
+use crate::push::registry::{AccountOrigin, Registry, Visit};
 use crate::telemetry::{LoginResult, TelemetryEvent};
 use crate::tls::stream::Stream;
 use crate::trace::{Mark, Speaker};
@@ -47,6 +47,7 @@ struct Authenticated {
     origin: AccountOrigin,
     /// The account's route lets deltapush watch for new mail.
     has_watch: bool,
+    visit: Visit,
 }
 
 /// A session that is relayed from here on.
@@ -220,6 +221,7 @@ impl IncomingClient {
                         kept,
                         is_open,
                         has_watch,
+                        visit,
                     }) => {
                         self.record_login(Some(&account), LoginResult::Accepted);
                         self.trace.logged_in(&account);
@@ -238,6 +240,7 @@ impl IncomingClient {
                             kept,
                             origin,
                             has_watch,
+                            visit,
                         };
                         return Ok(authenticated);
                     }
@@ -280,6 +283,7 @@ impl IncomingClient {
             kept,
             origin,
             has_watch,
+            visit,
         } = authenticated;
         let Connected { stream, logged_in, rest: upstream_rest } = upstream;
         let mut known = UpstreamTraits { pushes: logged_in.pushes, ..UpstreamTraits::default() };
@@ -308,10 +312,11 @@ impl IncomingClient {
             credentials,
             session: self.session,
             origin,
-            has_grace: self.proxy.has_grace,
+            grace: self.proxy.grace,
             device: OnceLock::new(),
             kept,
             news,
+            _visit: visit,
         };
         (Box::new(Relay::new(session, (client, stream), account, self.trace, bounds)), beginning)
     }

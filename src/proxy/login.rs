@@ -21,6 +21,7 @@ use crate::config::Native;
 use crate::credentials::Credentials;
 use crate::dns::Reach;
 use crate::push::kept::{ClientLogin, KeptLogin, Resumption};
+use crate::push::registry::Visit;
 use crate::telemetry::LoginResult;
 use crate::upstream::connect::{ConnectError, Connected};
 use crate::upstream::login_machine::{LoggedIn, LoginError};
@@ -42,6 +43,8 @@ pub(super) struct LoginSuccess {
     pub(super) is_open: bool,
     /// The account's route lets deltapush watch for new mail.
     pub(super) has_watch: bool,
+    /// Keeps the account in memory where its watch is at another node.
+    pub(super) visit: Visit,
 }
 
 /// The end of a login that did not succeed.
@@ -132,6 +135,7 @@ impl IncomingClient {
             let (upstream, kept) = (*upstream, Box::new(kept));
             let is_open = target.reach == Reach::PublicOnly;
             let has_watch = target.terms.news.has_watch();
+            let visit = self.proxy.registry.visit(&account).await;
             return Ok(LoginSuccess {
                 account,
                 credentials: None,
@@ -139,6 +143,7 @@ impl IncomingClient {
                 kept,
                 is_open,
                 has_watch,
+                visit,
             });
         }
         let probed = self.proxy.session.native == Native::Passthrough
@@ -166,11 +171,7 @@ impl IncomingClient {
         let may_yield = !client.was_asked && (pass.is_known() || is_recognized);
         let yields = may_yield
             && attempt.as_ref().is_err_and(AttemptError::is_too_many)
-            && self
-                .proxy
-                .registry
-                .get(account)
-                .is_some_and(|account| account.watch.yield_session());
+            && Box::pin(self.proxy.registry.yield_session(account)).await;
         if !yields {
             return attempt;
         }
@@ -247,6 +248,7 @@ impl IncomingClient {
             upstream.logged_in.pushes || upstream.logged_in.capabilities.has("XCHATMAIL");
         pass.note_server(makes_accounts);
         pass.done(LoginOutcome::Accepted);
+        let visit = Box::pin(self.proxy.registry.visit(account)).await;
         let (kept, credentials) = if target.terms.news.has_watch() {
             self.keep_login(target, account, credentials, &upstream.logged_in).await
         } else {
@@ -259,6 +261,7 @@ impl IncomingClient {
             upstream,
             is_open: target.reach == Reach::PublicOnly,
             has_watch: target.terms.news.has_watch(),
+            visit,
         }
     }
 

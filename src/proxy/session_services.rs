@@ -2,6 +2,7 @@
 //! The changes are in [`account_changes`](super::account_changes).
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::account_changes::{self, TokenChange};
 use super::handover::hand_over;
@@ -11,7 +12,7 @@ use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::push::kept::KeptClient;
 use crate::push::push_status_line::standing;
-use crate::push::registry::{AccountOrigin, Registry};
+use crate::push::registry::{AccountOrigin, Registry, Visit};
 use crate::push::server_news::{NewsReceiver, OpenedMailbox};
 use crate::secret::DeviceToken;
 use crate::store::FetchLesson;
@@ -26,14 +27,16 @@ pub(super) struct AccountHandle {
     pub(super) session: u64,
     /// The origin of the account, if it is new.
     pub(super) origin: AccountOrigin,
-    /// Pushes wait for other devices: it is noted that the session's device fetches.
-    pub(super) has_grace: bool,
+    /// For so long pushes wait for other devices: it is noted that the session's device fetches.
+    pub(super) grace: Duration,
     /// The token that the session's device has handed over.
     pub(super) device: OnceLock<DeviceToken>,
     /// The client, whose session may be kept.
     pub(super) kept: KeptClient,
     /// Takes the position of a mailbox that the client opens; only for an account without a watch.
     pub(super) news: Option<NewsReceiver>,
+    /// Keeps the account in memory where its watch is at another node.
+    pub(super) _visit: Visit,
 }
 
 impl relay::SessionServices for AccountHandle {
@@ -58,8 +61,8 @@ impl relay::SessionServices for AccountHandle {
     fn fetches(&self) {
         let Some(known) = self.registry.get(&self.account) else { return };
         let token = self.device.get();
-        if let (true, Some(token)) = (self.has_grace, token) {
-            known.watch.device_fetches(token);
+        if let Some(token) = token {
+            self.registry.device_fetches(&known, token, self.grace);
         }
         let (session, account) = (self.session, &known.telemetry);
         self.registry.telemetry().record(&TelemetryEvent::Fetched { session, account, token });

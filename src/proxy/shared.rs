@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -32,8 +33,8 @@ pub struct Proxy {
     pub(super) offers_scram: bool,
     /// Logins with invented names are refused without asking.
     pub(super) refuses_invented: bool,
-    /// Pushes wait for other devices.
-    pub(super) has_grace: bool,
+    /// For so long pushes wait for other devices.
+    pub(super) grace: Duration,
     pub(super) limits: SessionLimits,
     /// Access rules for connections and logins, for all listeners.
     pub(super) allow: Allow,
@@ -69,7 +70,7 @@ impl Proxy {
             session: Arc::new(session_settings(config)),
             offers_scram: config.login.scram,
             refuses_invented: config.login.refuse_invented,
-            has_grace: !config.push.grace.is_zero(),
+            grace: config.push.grace,
             limits: config.limits.clone(),
             allow: config.allow.clone(),
             tracer,

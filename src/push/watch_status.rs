@@ -351,13 +351,20 @@ impl Watch {
 
     /// The device with this token fetches messages of the account.
     pub fn device_fetches(&self, token: &DeviceToken) {
+        self.device_fetched(token, Duration::ZERO);
+    }
+
+    /// The device with this token fetched messages of the account so long ago, at another node.
+    pub(crate) fn device_fetched(&self, token: &DeviceToken, age: Duration) {
+        let now = Instant::now();
+        let at = now.checked_sub(age).unwrap_or(now);
         self.change(|entry| {
             entry.fetched.retain(|(known, _)| known != token);
             // An account has no more tokens than that; those of devices that are gone make room.
             if entry.fetched.len() >= MAX_TOKENS {
                 entry.fetched.remove(0);
             }
-            entry.fetched.push((token.clone(), Instant::now()));
+            entry.fetched.push((token.clone(), at));
         });
     }
 

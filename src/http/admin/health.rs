@@ -7,6 +7,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::http::listening::Listening;
+use crate::ownership::SLOTS;
 use crate::push::registry::Registry;
 
 /// Validity of a successful write check, so that frequent requests cause no disk writes.
@@ -14,6 +15,22 @@ const BELIEVED: Duration = Duration::from_secs(60);
 
 /// Validity of a failed write check.
 const DOUBTED: Duration = Duration::from_secs(5);
+
+fn state_words(registry: &Registry, is_writable: bool) -> String {
+    let ownership = registry.ownership();
+    match (is_writable, ownership.is_sole()) {
+        (true, true) => "can be written".into(),
+        (true, false) => {
+            let (owned, nodes) = (ownership.owned().len(), ownership.nodes());
+            format!(
+                "can be written; this node owns {owned} of {SLOTS} slots of accounts, of {nodes} nodes"
+            )
+        }
+        (false, _) => {
+            format!("cannot be written: {} Tokens are refused meanwhile", registry.usual_trouble())
+        }
+    }
+}
 
 /// The last write check of the state.
 #[derive(Debug, Default)]
@@ -60,11 +77,7 @@ impl Health {
             Check {
                 is_well: is_writable,
                 what: "state",
-                words: match is_writable {
-                    true => "can be written",
-                    false => "cannot be written: is the disk full? Tokens are refused meanwhile",
-                }
-                .into(),
+                words: state_words(registry, is_writable),
             },
             Check {
                 is_well: answers,

@@ -4,12 +4,14 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::{NodeAccounts, SharedState, token_hash};
+use super::{NodeAccounts, SharedState};
 use crate::account::AccountId;
+use crate::push::registry::DeviceFetch;
 use crate::store::StoreError;
 
 /// Events are in the log for ten minutes. After a longer break all accounts are loaded again.
@@ -28,16 +30,18 @@ pub enum NodeEvent {
     Account(AccountId),
     /// The token with this hash may have something to announce, and this node may be the one to post it.
     Pending(Vec<u8>),
-    /// The device whose token has this hash fetches messages of the account by itself.
+    /// A device of the account, which [`DeviceFetch`] describes, fetches messages by itself.
     Fetches(AccountId, Vec<u8>),
     /// The watch of the account is to begin again.
     Rewatch(AccountId),
+    /// The mail server has no session left for the account's client: the watch leaves it its own.
+    Yield(AccountId),
 }
 
 /// Reads the log, from the first call on.
 pub trait EventLog: Send + 'static {
     /// Returns when there may be something new: when the database says so, or after a few seconds.
-    fn changed(&self) -> impl Future<Output = ()> + Send;
+    fn changed(&mut self) -> impl Future<Output = ()> + Send;
 
     /// The new events of other nodes.
     fn read(&mut self) -> impl Future<Output = Result<Vec<NodeEvent>, StoreError>> + Send;
@@ -50,6 +54,7 @@ struct Work {
     review: HashSet<Vec<u8>>,
     fetched: HashSet<(AccountId, Vec<u8>)>,
     rewatch: HashSet<AccountId>,
+    yields: HashSet<AccountId>,
 }
 
 impl Work {
@@ -65,15 +70,26 @@ impl Work {
                 NodeEvent::Rewatch(account) if is_here(&account) => {
                     self.rewatch.insert(account);
                 }
-                NodeEvent::Account(_) | NodeEvent::Fetches(..) | NodeEvent::Rewatch(_) => {}
+                NodeEvent::Yield(account) if is_here(&account) => _ = self.yields.insert(account),
+                NodeEvent::Account(_)
+                | NodeEvent::Fetches(..)
+                | NodeEvent::Rewatch(_)
+                | NodeEvent::Yield(_) => {}
             }
         }
     }
 }
 
 impl<S: SharedState> NodeAccounts<S> {
-    /// Follows the log until `stop` is cancelled. Nothing that it tells is lost while the database is away.
-    pub async fn follow(self, mut log: impl EventLog, stop: CancellationToken) {
+    /// Follows the log until `stop` is cancelled. Sends to `began` when it has read for the first time: what is loaded from then on
+    /// is kept up to date. Nothing that the log tells is lost while the database is away.
+    pub async fn follow(
+        self,
+        mut log: impl EventLog,
+        began: oneshot::Sender<()>,
+        stop: CancellationToken,
+    ) {
+        let mut began = Some(began);
         let follow = async {
             let (mut work, mut last) = (Work::default(), Instant::now());
             loop {
@@ -82,7 +98,10 @@ impl<S: SharedState> NodeAccounts<S> {
                     sleep(PAUSE).await;
                     continue;
                 }
-                if last.elapsed() > LONGEST_BREAK {
+                if let Some(began) = began.take() {
+                    // The membership may have ended.
+                    let _ = began.send(());
+                } else if last.elapsed() > LONGEST_BREAK {
                     self.reload_all(&mut work);
                 }
                 last = Instant::now();
@@ -112,7 +131,11 @@ impl<S: SharedState> NodeAccounts<S> {
             }
             work.review.remove(&token);
         }
-        work.fetched.drain().for_each(|(account, token)| self.device_fetches(&account, &token));
+        for account in work.yields.drain() {
+            let known = self.registry().get(&account);
+            _ = known.is_some_and(|known| known.watch.yield_session());
+        }
+        work.fetched.drain().for_each(|(account, fetch)| self.device_fetches(&account, &fetch));
         work.rewatch.drain().for_each(|account| {
             // Without credentials there is nothing to begin with.
             let _ = self.registry().rewatch(&account);
@@ -121,10 +144,11 @@ impl<S: SharedState> NodeAccounts<S> {
     }
 
     /// A device fetches at another node. Its login there was accepted, so a watch that was refused has a chance again.
-    fn device_fetches(&self, account: &AccountId, token: &[u8]) {
+    fn device_fetches(&self, account: &AccountId, fetch: &[u8]) {
         let Some(known) = self.registry().get(account) else { return };
-        if let Some(token) = known.tokens().into_iter().find(|known| token_hash(known) == token) {
-            known.watch.device_fetches(&token);
+        let Some(fetch) = DeviceFetch::from_bytes(fetch) else { return };
+        if let Some(token) = known.tokens().into_iter().find(|token| fetch.is_of(token)) {
+            known.watch.device_fetched(&token, fetch.age());
         }
         if known.is_refused() {
             let _ = self.registry().rewatch(account);
@@ -156,6 +180,8 @@ mod tests {
             NodeEvent::Fetches(account("eve"), vec![1]),
             NodeEvent::Rewatch(account("eve")),
             NodeEvent::Rewatch(account("alice")),
+            NodeEvent::Yield(account("alice")),
+            NodeEvent::Yield(account("eve")),
         ];
         work.add(events, |asked| *asked == account("alice"));
         let expected = Work {
@@ -163,6 +189,7 @@ mod tests {
             review: HashSet::from([vec![1]]),
             fetched: HashSet::from([(account("alice"), vec![1])]),
             rewatch: HashSet::from([account("alice")]),
+            yields: HashSet::from([account("alice")]),
         };
         assert_eq!(work, expected);
     }

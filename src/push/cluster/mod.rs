@@ -2,7 +2,10 @@
 //! change.
 
 pub mod events;
+#[cfg(test)]
+mod shared_tests;
 mod state;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +15,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::registry::Registry;
+use super::registry::{Registry, token_hash};
 use super::settling::Settler;
 use super::watcher::Watchers;
 use super::watcher::context::WatchContext;
@@ -22,6 +25,7 @@ use crate::ownership::Slot;
 use crate::secret::DeviceToken;
 use crate::store::StoreError;
 pub use state::SharedState;
+pub use stored::StoredLog;
 
 /// Slots whose accounts are loaded at once: what a client waits for behind that takes a moment.
 const PIECE: usize = 16;
@@ -34,9 +38,6 @@ const REST: Duration = Duration::from_secs(3);
 
 /// Pause between two looks at these watches.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// An account that changes all the time is loaded so often in a row. The change itself brings the rest.
-const ATTEMPTS: usize = 5;
 
 /// The accounts of a node. Clones are handles of the same.
 #[derive(Clone)]
@@ -80,18 +81,8 @@ impl<S: SharedState> NodeAccounts<S> {
     }
 
     /// Takes over the account as the state has it now.
-    ///
-    /// # Errors
-    /// [`StoreError`]: it stays as it was.
-    pub async fn reload(&self, account: &AccountId) -> Result<(), StoreError> {
-        for _ in 0..ATTEMPTS {
-            let load = self.registry().begin_load();
-            let loaded = self.state.load_account(account).await?;
-            if self.registry().replace_account(account, loaded, load) {
-                break;
-            }
-        }
-        Ok(())
+    async fn reload(&self, account: &AccountId) -> Result<(), StoreError> {
+        self.registry().reload_from(account, || self.state.load_account(account)).await
     }
 
     /// Waits until each watch of the slots is as far as it can get.
@@ -154,11 +145,4 @@ impl<S: SharedState> SlotKeeper for NodeAccounts<S> {
         self.registry().ownership().set_nodes(nodes);
         self.context.pacing.share(nodes);
     }
-}
-
-/// The hash by which the state names a token.
-fn token_hash(token: &DeviceToken) -> Vec<u8> {
-    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.expose().as_bytes())
-        .as_ref()
-        .to_vec()
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::events::{EventLog, NodeEvent};
@@ -195,7 +195,7 @@ async fn news_of_a_slot_that_is_given_away_is_left_to_the_next_owner() {
 struct Log(mpsc::UnboundedReceiver<NodeEvent>);
 
 impl EventLog for Log {
-    async fn changed(&self) {
+    async fn changed(&mut self) {
         while self.0.is_empty() {
             sleep(Duration::from_millis(1)).await;
         }
@@ -215,11 +215,14 @@ async fn changes_of_other_nodes_are_followed() {
     until("it is watched", || node.waits_in_idle()).await;
     let (tell, events) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
-    tokio::spawn(node.accounts.clone().follow(Log(events), stop.clone()));
+    let (began, begins) = oneshot::channel();
+    tokio::spawn(node.accounts.clone().follow(Log(events), began, stop.clone()));
+    begins.await.unwrap();
     let alice = node.watching.account.clone();
 
     node.known().watch.begin(Duration::ZERO);
-    tell.send(NodeEvent::Fetches(alice.clone(), token_hash(&token()))).unwrap();
+    let fetch = [token_hash(&token()).as_slice(), &u64::MAX.to_be_bytes()].concat();
+    tell.send(NodeEvent::Fetches(alice.clone(), fetch)).unwrap();
     let before = tokio::time::Instant::now() - Duration::from_secs(60);
     let fetched = || node.known().watch.fetched_since(before);
     until("the device fetches elsewhere", || fetched() == [token()]).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::Registry;
+use super::visits::CLIENT_LIMIT;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::push::account::Account;
@@ -86,7 +87,12 @@ impl Registry {
         if known.is_current(Some(&credentials)) {
             return Ok(());
         }
-        self.commit(change::credentials_changed(account, Arc::new(credentials))).await
+        let changed = self.commit(change::credentials_changed(account, Arc::new(credentials)));
+        if self.ownership().is_sole() {
+            return changed.await;
+        }
+        // The change stays in the queue; its client does not wait for a database that is away.
+        timeout(CLIENT_LIMIT, changed).await.unwrap_or(Err(StoreError::NotWritten))
     }
 
     /// Notes that a client of the account waits for mail in `mailbox`, its name as it stood on the wire.

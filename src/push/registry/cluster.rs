@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::loads::LoadGuard;
 use super::{News, Registry};
@@ -14,6 +14,12 @@ use crate::ownership::{Ownership, Slot};
 use crate::push::account::Account;
 use crate::secret::DeviceToken;
 use crate::store::{Loaded, StateChange, StoreError, Unannounced, UnixTime};
+
+/// An account that changes all the time is loaded so often in a row. The change itself brings the rest.
+const ATTEMPTS: usize = 5;
+
+/// Time until a node that waits for an account looks again if it owns it.
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
 /// Time until a change that could not be made is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -29,6 +35,16 @@ impl Registry {
     #[must_use]
     pub fn is_watched_here(&self, account: &AccountId) -> bool {
         self.0.accounts.held.has(account)
+    }
+
+    /// The usual reason why the state cannot be written, as a question to the operator.
+    #[must_use]
+    pub fn usual_trouble(&self) -> &'static str {
+        if self.ownership().is_sole() {
+            "is the disk full?"
+        } else {
+            "is the database out of reach? This node pushes nothing until it is back, and its watches stay."
+        }
     }
 
     /// Reports if changes of the account concern this node: it is watched here, or a client of it is here.
@@ -96,6 +112,33 @@ impl Registry {
         !load.end().contains(account)
     }
 
+    /// Takes over the account as the state has it now.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it stays as it was.
+    pub async fn reload(&self, account: &AccountId) -> Result<(), StoreError> {
+        self.reload_from(account, || self.0.store.load_account(account)).await
+    }
+
+    /// The same, with another way to load it.
+    pub(in crate::push) async fn reload_from<L>(
+        &self,
+        account: &AccountId,
+        mut load_account: impl FnMut() -> L,
+    ) -> Result<(), StoreError>
+    where
+        L: Future<Output = Result<Loaded, StoreError>>,
+    {
+        for _ in 0..ATTEMPTS {
+            let load = self.begin_load();
+            let loaded = load_account().await?;
+            if self.replace_account(account, loaded, load) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes up pushes that another node has left, with what it has found out about tokens. Accounts in `left` do not count.
     pub fn take_up(&self, left: Loaded) {
         let accounts = &self.0.accounts;
@@ -159,6 +202,9 @@ impl Registry {
                 return Err(StoreError::NotOwner);
             };
             self.until_owned(&known).await;
+            if !self.ownership().has(account) {
+                continue;
+            }
             match self.commit(change()).await {
                 Err(StoreError::Closed) => return Err(StoreError::Closed),
                 // An ownership that has just been lost, or a database that is away.
@@ -175,6 +221,7 @@ impl Registry {
         }
         let _standby = account.watch.stand_by();
         self.until_writable().await;
-        self.ownership().until_has(&account.id).await;
+        // Bounded, in case an ownership that has run out is renewed without a word.
+        let _ = timeout(LONGEST_LOOK, self.ownership().until_has(&account.id)).await;
     }
 }

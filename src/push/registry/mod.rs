@@ -16,6 +16,7 @@ mod recent_posts;
 mod slots;
 mod tokenless;
 mod upkeep;
+mod visits;
 mod waiting;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,8 +34,8 @@ use crate::mailbox_name::MailboxName;
 use crate::ownership::Ownership;
 use crate::secret::{DeviceToken, Secret};
 use crate::store::{
-    AccountStatus, DualTime, Erased, FetchLesson, KnownLogin, OpenError, Position, Store,
-    StoreError, StoreSettings, UnixTime, Uptime,
+    AccountStatus, Change, DualTime, Erased, FetchLesson, KnownLogin, Loaded, OpenError, Position,
+    Store, StoreError, StoreSettings, UnixTime, Uptime,
 };
 use crate::telemetry::Telemetry;
 use accounts::AccountTable;
@@ -48,6 +49,9 @@ pub use newcomers::{AccountLimits, AccountOrigin, AccountsFull};
 pub use tokenless::TokenlessAccount;
 use tokenless::TokenlessClients;
 pub use upkeep::{MAX_AGE, upkeep};
+use visits::ToldFetches;
+pub(super) use visits::token_hash;
+pub use visits::{DeviceFetch, Visit};
 
 /// The mailbox that every account has.
 pub(super) const INBOX: &str = "INBOX";
@@ -72,6 +76,7 @@ struct RegistryShared {
     login_memory: Mutex<LoginMemory>,
     newcomers: Arc<Mutex<Newcomers>>,
     tokenless: TokenlessClients,
+    told_fetches: ToldFetches,
 }
 
 /// The known logins at the start.
@@ -97,6 +102,52 @@ impl UptimeClock {
     }
 }
 
+/// The registry without its store, which needs it to be opened.
+struct RegistryParts {
+    accounts: Arc<AccountTable>,
+    account_events: AccountEvents,
+    token_news: TokenNews,
+    keeps_sessions: bool,
+}
+
+impl RegistryParts {
+    fn new(settings: &StoreSettings, ownership: Ownership) -> Self {
+        let (events, account_events) = latest::channel();
+        let (news, token_news) = latest::channel();
+        let keeps_sessions = settings.keeps_sessions();
+        let accounts = Arc::new(AccountTable::new(events, news, keeps_sessions, ownership));
+        Self { accounts, account_events, token_news, keeps_sessions }
+    }
+
+    /// Applies committed changes.
+    fn follower(&self) -> impl Fn(Change) + Send + 'static {
+        let accounts = Arc::clone(&self.accounts);
+        move |change| accounts.apply(change)
+    }
+
+    fn assemble(self, store: Store, mut loaded: Loaded) -> (Registry, AccountEvents, TokenNews) {
+        let Self { accounts, account_events, token_news, keeps_sessions } = self;
+        let login_memory = LoginMemory {
+            key: loaded.login_key.take(),
+            entries: std::mem::take(&mut loaded.known_logins),
+        };
+        let clock = UptimeClock { before: loaded.served, started: Instant::now() };
+        accounts.restore(loaded);
+        let shared = RegistryShared {
+            store,
+            accounts,
+            telemetry: Telemetry::default(),
+            clock,
+            keeps_sessions,
+            login_memory: Mutex::new(login_memory),
+            newcomers: Arc::default(),
+            tokenless: TokenlessClients::default(),
+            told_fetches: ToldFetches::default(),
+        };
+        (Registry(Arc::new(shared)), account_events, token_news)
+    }
+}
+
 impl Registry {
     /// Opens the state. Its content waits in the two receivers: a `Watch` for each account that can be watched, and the
     /// announcements still to be made. Blocks for as long as the disk takes.
@@ -107,7 +158,7 @@ impl Registry {
         Self::open_owning(settings, Ownership::sole())
     }
 
-    /// The same, of a node that owns a part of the accounts.
+    /// The same, with a state of its own, of a node that owns a part of the accounts.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -115,32 +166,24 @@ impl Registry {
         settings: &StoreSettings,
         ownership: Ownership,
     ) -> Result<(Self, AccountEvents, TokenNews), OpenError> {
-        let (events, account_events) = latest::channel();
-        let (news, token_news) = latest::channel();
-        let keeps_sessions = settings.keeps_sessions();
-        let accounts = Arc::new(AccountTable::new(events, news, keeps_sessions, ownership));
-        let following = Arc::clone(&accounts);
-        let (store, mut loaded) = Store::open(settings, move |change| following.apply(change))?;
-        let login_memory = LoginMemory {
-            key: loaded.login_key.take(),
-            entries: std::mem::take(&mut loaded.known_logins),
-        };
-        let login_memory = Mutex::new(login_memory);
-        let clock = UptimeClock { before: loaded.served, started: Instant::now() };
-        accounts.restore(loaded);
-        let newcomers = Arc::default();
-        let telemetry = Telemetry::default();
-        let shared = RegistryShared {
-            store,
-            accounts,
-            telemetry,
-            clock,
-            keeps_sessions,
-            login_memory,
-            newcomers,
-            tokenless: TokenlessClients::default(),
-        };
-        Ok((Self(Arc::new(shared)), account_events, token_news))
+        let parts = RegistryParts::new(settings, ownership);
+        let (store, loaded) = Store::open(settings, parts.follower())?;
+        Ok(parts.assemble(store, loaded))
+    }
+
+    /// Opens the state that several nodes share, of which this is `node`. It owns nothing yet, and no account is in memory.
+    ///
+    /// # Errors
+    /// [`OpenError`], the operator's to mend.
+    pub async fn open_node(
+        settings: &StoreSettings,
+        node: i64,
+    ) -> Result<(Self, AccountEvents, TokenNews), OpenError> {
+        let ownership = Ownership::of_node();
+        let parts = RegistryParts::new(settings, ownership.clone());
+        let (store, loaded) =
+            Store::open_postgres(settings, ownership, node, parts.follower()).await?;
+        Ok(parts.assemble(store, loaded))
     }
 
     /// Reports if clients' sessions are kept, and no credentials.
@@ -173,6 +216,18 @@ impl Registry {
     #[must_use]
     pub fn names(&self) -> Vec<AccountId> {
         self.accounts().iter().map(|account| account.id.clone()).collect()
+    }
+
+    /// The names of all accounts that have a token, at whichever node, sorted.
+    ///
+    /// # Errors
+    /// [`StoreError`], where nodes share the state.
+    pub async fn all_names(&self) -> Result<Vec<AccountId>, StoreError> {
+        if self.ownership().is_sole() {
+            return Ok(self.names());
+        }
+        let all = self.0.store.status().await?;
+        Ok(all.into_iter().map(|status| status.account).collect())
     }
 
     /// The account's tokens, the first one registered first; none if it is not known.
@@ -353,8 +408,8 @@ impl Registry {
     }
 
     /// The store underneath.
-    #[cfg(test)]
-    pub(crate) fn store(&self) -> &Store {
+    #[must_use]
+    pub fn store(&self) -> &Store {
         &self.0.store
     }
 }

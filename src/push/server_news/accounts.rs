@@ -34,7 +34,9 @@ pub(super) fn find(
     let wanted = Wanted::new(name, &upstreams.routes, context.settings.get().accounts());
     let mut candidates: Vec<Candidate> = Vec::new();
     for account in wanted.names().flat_map(|name| context.registry.with_local_part_of(name)) {
-        if !candidates.iter().any(|known| Arc::ptr_eq(&known.account, &account)) {
+        // An account that another node watches takes news there.
+        let is_here = context.registry.is_watched_here(&account.id);
+        if is_here && !candidates.iter().any(|known| Arc::ptr_eq(&known.account, &account)) {
             candidates.push(Candidate::new(context, account));
         }
     }

@@ -20,7 +20,7 @@ use crate::credentials::Credentials;
 use crate::ownership::Ownership;
 use crate::push::account::Account;
 use crate::push::kept::KeptSessions;
-use crate::push::registry::{Registry, TokenNews};
+use crate::push::registry::{AccountEvents, Registry, TokenNews};
 use crate::push::server_news::{
     NewsError, NewsHeaders, NewsOutcome, NewsReceiver, NewsScope, ServerNews,
 };
@@ -202,11 +202,30 @@ impl Watching {
         news: &str,
         ownership: Ownership,
     ) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(directory.path().join("state"));
+        let opened = Registry::open_owning(&settings, ownership).unwrap();
+        Self::start_opened(server, opened, news, directory)
+    }
+
+    /// A node with this number, whose state others share.
+    pub(in crate::push) async fn start_sharing(
+        server: &MailboxServer,
+        settings: &StoreSettings,
+        node: i64,
+    ) -> Self {
+        let opened = Registry::open_node(settings, node).await.unwrap();
+        Self::start_opened(server, opened, "idle", tempfile::tempdir().unwrap())
+    }
+
+    fn start_opened(
+        server: &MailboxServer,
+        (registry, events, token_news): (Registry, AccountEvents, TokenNews),
+        news: &str,
+        directory: TempDir,
+    ) -> Self {
         let port = server.port;
         let config = configuration(port, news);
-        let directory = tempfile::tempdir().unwrap();
-        let (registry, events, news) =
-            Registry::open_owning(&settings(directory.path().join("state")), ownership).unwrap();
         let upstreams = Upstreams::new(&config.live).unwrap();
         let asked = Asked { login: "alice@lab.test", listener: None, host: None };
         let account =
@@ -230,7 +249,7 @@ impl Watching {
             account,
             registry,
             kept,
-            news,
+            news: token_news,
             receiver,
             context,
             upstreams,

@@ -30,10 +30,12 @@ pub enum StoredEvent {
     Account(AccountId),
     /// The token with this hash has something to announce, and another node may be the one to post it.
     Pending(Vec<u8>),
-    /// The device whose token has this hash fetches messages of the account by itself.
+    /// A device of the account fetches messages by itself: its token's hash, and when.
     Fetches(AccountId, Vec<u8>),
     /// The watch of the account is to begin again.
     Rewatch(AccountId),
+    /// The mail server has no session left for the account's client: the watch leaves it its own.
+    Yield(AccountId),
     /// Slots have other owners or heirs.
     Slots,
     /// A value that all nodes have in common is another one now.
@@ -47,6 +49,7 @@ impl StoredEvent {
             Self::Pending(_) => "pending",
             Self::Fetches(..) => "fetches",
             Self::Rewatch(_) => "rewatch",
+            Self::Yield(_) => "yield",
             Self::Slots => "slots",
             Self::Shared => "shared",
         }
@@ -57,7 +60,9 @@ impl StoredEvent {
             [account.user.as_bytes(), &[BETWEEN], account.upstream.as_bytes()].concat()
         };
         match self {
-            Self::Account(account) | Self::Rewatch(account) => names(account),
+            Self::Account(account) | Self::Rewatch(account) | Self::Yield(account) => {
+                names(account)
+            }
             Self::Pending(hash) => hash.clone(),
             Self::Fetches(account, hash) => [names(account), vec![BETWEEN], hash.clone()].concat(),
             Self::Slots | Self::Shared => Vec::new(),
@@ -74,6 +79,7 @@ impl StoredEvent {
             "pending" => Some(Self::Pending(data.to_vec())),
             "fetches" => Some(Self::Fetches(account()?, parts.next()?.to_vec())),
             "rewatch" => Some(Self::Rewatch(account()?)),
+            "yield" => Some(Self::Yield(account()?)),
             "slots" => Some(Self::Slots),
             "shared" => Some(Self::Shared),
             _ => None,
@@ -296,7 +302,8 @@ mod tests {
             StoredEvent::Account(account.clone()),
             StoredEvent::Pending(vec![0, 1, 0, 2]),
             StoredEvent::Fetches(account.clone(), vec![0, 1, 0, 2]),
-            StoredEvent::Rewatch(account),
+            StoredEvent::Rewatch(account.clone()),
+            StoredEvent::Yield(account),
             StoredEvent::Slots,
             StoredEvent::Shared,
         ] {

@@ -55,13 +55,15 @@ pub(in crate::http::admin) async fn live_part(site: &AdminSite, query: &str) -> 
 /// The overall condition in one line.
 fn verdict(site: &AdminSite, report: &StatusReport) -> Markup {
     let counts = report.counts;
+    // Those that other nodes watch are their business.
+    let here = counts.accounts.saturating_sub(counts.elsewhere);
     let (sound, server) = (
         site.registry.is_writable(),
         site.registry.telemetry().metrics().notification_server_answers(),
     );
     html! {
         @if !sound {
-            p.state.bad { "The state cannot be written: is the disk full? Tokens are refused meanwhile." }
+            p.state.bad { "The state cannot be written: " (site.registry.usual_trouble()) " Tokens are refused meanwhile." }
         }
         @if let Some(since) = report.notifications.down_since {
             p.state.bad { "The notification server has been down since " (format::moment(since)) ": pushes wait, and are sent when it is back." }
@@ -77,10 +79,10 @@ fn verdict(site: &AdminSite, report: &StatusReport) -> Markup {
             p.state.good {
                 @if counts.accounts == 0 && !report.tokenless.is_empty() { "Ready. No device has handed over its token yet: see below." }
                 @else if counts.accounts == 0 { "Ready. No device has handed over its token yet: connect Delta Chat through deltapush. Builds without push (F-Droid, Desktop) have no token." }
-                @else if counts.watched == counts.accounts { "All is well: each account is watched." }
-                @else if counts.told == counts.accounts { "All is well: the mail server tells of each account." }
-                @else if counts.watched + counts.told == counts.accounts { "All is well: each account is watched, or the mail server tells of it." }
-                @else { "All is well: " (counts.watched + counts.told) " of " (counts.accounts) " accounts are watched, the others follow." }
+                @else if counts.watched == here { "All is well: each account is watched." }
+                @else if counts.told == here { "All is well: the mail server tells of each account." }
+                @else if counts.watched + counts.told == here { "All is well: each account is watched, or the mail server tells of it." }
+                @else { "All is well: " (counts.watched + counts.told) " of " (here) " accounts are watched, the others follow." }
             }
         }
     }
@@ -94,6 +96,7 @@ fn numbers(report: &StatusReport) -> Markup {
         dl.numbers {
             (number("accounts", counts.accounts))
             (number("watched", counts.watched))
+            @if counts.elsewhere > 0 { (number("at other nodes", counts.elsewhere)) }
             @if counts.told > 0 { (number("told of", counts.told)) }
             (number("devices", counts.devices))
             (number("pushes wait", counts.pending))
@@ -190,7 +193,10 @@ fn row(account: &AccountReport, now: Timestamp) -> Markup {
 /// The state of a watch as a coloured word.
 pub(super) fn badge(state: WatchKind) -> Markup {
     let class = match state {
-        WatchKind::Watching | WatchKind::WithClient | WatchKind::ServerTells => "good",
+        WatchKind::Watching
+        | WatchKind::WithClient
+        | WatchKind::ServerTells
+        | WatchKind::AtAnotherNode => "good",
         WatchKind::Connecting | WatchKind::NotStarted => "busy",
         WatchKind::Interrupted | WatchKind::WaitingForLogin | WatchKind::WaitingForDevice => "warn",
         WatchKind::Ended | WatchKind::Unusable => "bad",

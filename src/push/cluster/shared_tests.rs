@@ -1,0 +1,182 @@
+//! Two nodes with one PostgreSQL: the client is at one, the watch at the other.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::*;
+use crate::credentials::Credentials;
+use crate::push::settling::Settling;
+use crate::push::watcher::testing::{MailboxServer, Watching, token, until};
+use crate::store::postgres_testing::Database;
+use crate::store::{Store, StoredEvent, change};
+
+struct Node {
+    watching: Watching,
+    accounts: NodeAccounts<Store>,
+    _settling: Settling,
+    _end: DropGuard,
+}
+
+impl Node {
+    async fn start(server: &MailboxServer, database: &Database, number: i64) -> Self {
+        let watching = Watching::start_sharing(server, &database.settings("key"), number).await;
+        let settling = Settling::default();
+        let (context, state) = (Arc::clone(&watching.context), watching.registry.store().clone());
+        let log = StoredLog::new(&state, || {}).unwrap();
+        let accounts = NodeAccounts { context, state, settler: settling.settler() };
+        let (stop, (began, begins)) = (CancellationToken::new(), oneshot::channel());
+        tokio::spawn(accounts.clone().follow(log, began, stop.clone()));
+        begins.await.unwrap();
+        Self { watching, accounts, _settling: settling, _end: stop.drop_guard() }
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.watching.registry
+    }
+
+    fn is_watching(&self) -> bool {
+        let known = self.registry().get(&self.watching.account);
+        known.is_some_and(|known| known.watch.is_watching())
+    }
+}
+
+/// The first node has the clients, the second one owns everything.
+async fn two_nodes(server: &MailboxServer, database: &Database) -> (Node, Node) {
+    let (clients, owner) =
+        (Node::start(server, database, 1).await, Node::start(server, database, 2).await);
+    database.give_all(2, owner.registry().ownership());
+    owner.accounts.take(Slot::all().collect()).await.unwrap();
+    (clients, owner)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_may_come_to_any_node() {
+    let server = MailboxServer::start("IDLE", &["INBOX", "DeltaChat"]).await;
+    let database = Database::new();
+    let (clients, mut owner) = two_nodes(&server, &database).await;
+    let alice = clients.watching.account.clone();
+    let visit = clients.registry().visit(&alice).await;
+    clients.watching.register().await;
+    assert_eq!(clients.registry().tokens(&alice), [token()]);
+    until("the owner watches", || owner.is_watching()).await;
+    assert!(!clients.is_watching());
+
+    server.deliver();
+    let mut posted = vec![];
+    until("the owner posts", || {
+        posted.extend(owner.watching.posted());
+        posted == [token()]
+    })
+    .await;
+
+    let known = clients.registry().get(&alice).unwrap();
+    clients.registry().device_fetches(&known, &token(), Duration::ZERO);
+    let watched = owner.registry().get(&alice).unwrap();
+    let before = tokio::time::Instant::now() - Duration::from_secs(60);
+    until("the owner knows who fetches", || watched.watch.fetched_since(before) == [token()]).await;
+
+    assert!(clients.registry().must_note_idle(&alice, "DeltaChat"));
+    clients.registry().client_idles(&alice, "DeltaChat").await.unwrap();
+    until("the owner opens the mailbox", || server.count("EXAMINE \"DeltaChat\"") > 0).await;
+
+    let new = Credentials::new("alice@lab.test", "changed");
+    clients.registry().login_succeeded(&alice, &new).await.unwrap();
+    until("the owner has the new password", || {
+        owner.registry().credentials(&alice).is_some_and(|known| *known == new)
+    })
+    .await;
+
+    drop(visit);
+    assert!(clients.registry().is_empty(), "a visitor leaves with its client");
+    let visit = clients.registry().visit(&alice).await;
+    assert_eq!(*clients.registry().credentials(&alice).unwrap(), new, "it is loaded");
+    clients.registry().commit(change::remove_account(&alice)).await.unwrap();
+    until("the owner ends the watch", || owner.registry().is_empty()).await;
+    assert!(clients.registry().is_empty());
+    drop(visit);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_begins_again_and_gives_way_by_word_of_another_node() {
+    let server = MailboxServer::start("IDLE", &["INBOX"]).await;
+    let database = Database::new();
+    let (clients, owner) = two_nodes(&server, &database).await;
+    let alice = clients.watching.account.clone();
+    let _visit = clients.registry().visit(&alice).await;
+    clients.watching.register().await;
+    until("the owner watches", || owner.is_watching()).await;
+    let logins = server.count("AUTHENTICATE");
+    clients.registry().tell(StoredEvent::Rewatch(alice.clone())).await.unwrap();
+    until("it logs in again", || server.count("AUTHENTICATE") > logins && owner.is_watching())
+        .await;
+    assert!(clients.registry().yield_session(&alice).await);
+    until("the watch gives way", || !owner.is_watching()).await;
+    assert_eq!(clients.registry().all_names().await.unwrap(), [alice]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_move_between_nodes_with_their_pushes() {
+    let server = MailboxServer::start("IDLE", &["INBOX"]).await;
+    let database = Database::new();
+    let (mut heir, mut owner) = two_nodes(&server, &database).await;
+    let alice = heir.watching.account.clone();
+    let visit = heir.registry().visit(&alice).await;
+    heir.watching.register().await;
+    drop(visit);
+    until("the owner watches", || owner.is_watching()).await;
+    let slots = vec![Slot::of(&alice)];
+    heir.accounts.prepare(slots.clone()).await.unwrap();
+    assert!(heir.is_watching() && owner.is_watching(), "without a gap");
+
+    server.deliver();
+    let mut posted = vec![];
+    until("the owner posts", || {
+        posted.extend(owner.watching.posted());
+        posted == [token()]
+    })
+    .await;
+    // Its POST was not accepted when the slot moves.
+    database.give(1, heir.registry().ownership(), &slots);
+    owner.registry().ownership().revoke(slots[0]);
+    owner.accounts.drop(slots.clone());
+    assert!(owner.registry().is_empty());
+    heir.accounts.take(slots).await.unwrap();
+    let mut posted = vec![];
+    until("the heir posts", || {
+        posted.extend(heir.watching.posted());
+        !posted.is_empty()
+    })
+    .await;
+    // Each node has waited once before the first message, and once after it.
+    until("the heir waits for more", || server.count("IDLE") >= 4).await;
+    server.deliver();
+    until("news is announced by the heir", || {
+        posted.extend(heir.watching.posted());
+        posted.len() > 1
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_does_not_wait_for_a_database_that_is_away() {
+    let server = MailboxServer::start("IDLE", &["INBOX"]).await;
+    let database = Database::new();
+    let (clients, owner) = two_nodes(&server, &database).await;
+    let alice = clients.watching.account.clone();
+    let visit = clients.registry().visit(&alice).await;
+    clients.watching.register().await;
+    drop(visit);
+    until("the owner watches", || owner.is_watching()).await;
+    database.shut();
+    let began = std::time::Instant::now();
+    let visit = clients.registry().visit(&alice).await;
+    assert!(began.elapsed() < Duration::from_secs(3) && !clients.registry().is_known(&alice));
+    server.deliver();
+    until("the new mail is fetched", || server.count("UID FETCH") > 0).await;
+    assert!(owner.is_watching() || owner.registry().is_known(&alice), "the watch stays");
+    database.reopen();
+    until("the account of the client is loaded", || clients.registry().is_known(&alice)).await;
+    drop(visit);
+}
