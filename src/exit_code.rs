@@ -2,6 +2,7 @@
 
 use deltapush::RunError;
 use deltapush::admin::control::AskError;
+use deltapush::cluster::shared::SharedError;
 use deltapush::commands::trace::TraceError;
 use deltapush::commands::{CommandError, Fault, Unfulfilled};
 use deltapush::config::ConfigError;
@@ -45,7 +46,8 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
             | RunError::Trace(_),
         ) => EX_CONFIG,
         Some(RunError::State(error)) if error.may_pass() => EX_TEMPFAIL,
-        Some(RunError::State(_)) => EX_IOERR,
+        Some(RunError::Shared(SharedError::Store(_))) => EX_TEMPFAIL,
+        Some(RunError::State(_) | RunError::Shared(_)) => EX_IOERR,
         Some(RunError::Internal(_)) => EX_SOFTWARE,
         Some(RunError::Listen { .. } | RunError::Notifier(_) | RunError::Random) => EX_OSERR,
         None if error.is::<CommandError>() => error.downcast_ref().map_or(EX_OSERR, exit_code_of),

@@ -138,8 +138,8 @@ fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
         let shutdown = shutdown().context("cannot listen for signals")?;
         let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
         let mut sockets = Sockets::from_env();
-        let server =
-            Server::prepare(config)?.counting_log(log.limit().clone()).taking_sockets(&mut sockets);
+        let server = Server::prepare(config).await?;
+        let server = server.counting_log(log.limit().clone()).taking_sockets(&mut sockets);
         let listeners = deltapush::bind(server.config(), sockets).await?;
         tokio::spawn(log.clone().report_left_out());
         tokio::spawn(follow(hangup, cli.clone(), log, server.reloader()));

@@ -1,5 +1,7 @@
 //! Runs all parts of the server, from the open listeners to the end of the last session.
 
+mod node;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use crate::admin::format::counted;
 use crate::admin::status::Reporter;
 use crate::admission::login_limiter::LoginGate;
 use crate::admission::remember::{from_state, keep_known_logins};
+use crate::cluster::shared::SharedError;
 use crate::config::{self, Config, DOMAIN_PLACEHOLDER, ListenerTls, PushDelivery};
 use crate::dict;
 use crate::dns::HttpDns;
@@ -48,6 +51,7 @@ use crate::tls::client::{TrustError, https_roots};
 use crate::tls::server::{ServerTls, ServerTlsError};
 use crate::trace::Tracer;
 use crate::upstream::Upstreams;
+use node::{Joining, Node};
 
 /// Time limit for sessions to end after the start of a shutdown.
 const GRACE: Duration = Duration::from_secs(5);
@@ -75,6 +79,9 @@ pub enum RunError {
     /// The state cannot be opened.
     #[error(transparent)]
     State(#[from] OpenError),
+    /// What all nodes show to clients cannot be taken over.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
     /// No password for the web page.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -134,6 +141,8 @@ pub struct Server {
     kept: KeptSessions,
     account_events: AccountEvents,
     notifier: Notifier,
+    /// One of several that share the state, where they do.
+    node: Option<Node>,
     /// The password of the web page, if there is one.
     password: Option<Password>,
     log: LogLimit,
@@ -145,15 +154,21 @@ pub struct Server {
 
 impl Server {
     /// Loads or creates what `config` names: certificates, the state, lists of authorities, the outputs of the trace.
-    /// Blocks on the disk.
+    /// Blocks on the disk; awaits a database.
     ///
     /// # Errors
     /// [`RunError`], the operator's to mend.
-    pub fn prepare(config: Config) -> Result<Self, RunError> {
-        let tls = ServerTls::load(&CertificateSettings::from(&config.live))?;
-        let upstreams = Reloadable::new(Upstreams::new(&config.live)?);
+    pub async fn prepare(config: Config) -> Result<Self, RunError> {
         let state = store::StoreSettings::new(&config.startup.storage);
-        let (registry, account_events, token_news) = Registry::open(&state)?;
+        let joining = Joining::open(&state, &config).await?;
+        let tls = ServerTls::load(&CertificateSettings::from(&config.live))?;
+        let tls = joining.iter().fold(tls, |tls, joining| joining.with_tls(tls));
+        let upstreams = Reloadable::new(Upstreams::new(&config.live)?);
+        let (opened, joining) = match joining {
+            Some(Joining { opened, parts }) => (opened, Some(parts)),
+            None => (Registry::open(&state)?, None),
+        };
+        let (registry, account_events, token_news) = opened;
         let password = config
             .startup
             .admin
@@ -182,6 +197,7 @@ impl Server {
             watch_settings.clone(),
             tracer.clone(),
         );
+        let node = joining.and_then(|parts| Node::new(parts, &registry, &watchers, &notifier));
         let kept = KeptSessions::new(&watchers, &config.startup.keep);
         let proxy = Proxy::new(
             &config.live,
@@ -213,6 +229,7 @@ impl Server {
             kept,
             account_events,
             notifier,
+            node,
             password,
             log,
             challenge_socket: None,
@@ -276,12 +293,15 @@ impl Server {
             kept,
             account_events,
             notifier,
+            node,
             password,
             log,
             challenge_socket,
             news_socket,
         } = self;
         let stop = CancellationToken::new();
+        // Listeners and clients end before a node leaves its companions.
+        let stop_clients = stop.child_token();
         let tasks = TaskTracker::new();
         let Reloader { proxy, tracer, watch_settings, .. } = reloader;
         let listening = Listening::default();
@@ -325,8 +345,13 @@ impl Server {
             tasks.spawn(socket.serve(Arc::clone(&answers), stop.clone()));
         }
         for BoundListener { socket, listener } in listeners {
-            let serving =
-                listener::serve(proxy.clone(), socket, listener, tasks.clone(), stop.clone());
+            let serving = listener::serve(
+                proxy.clone(),
+                socket,
+                listener,
+                tasks.clone(),
+                stop_clients.clone(),
+            );
             tasks.spawn(listening.begin().during(serving));
         }
         tasks.spawn(keep_known(proxy.clone(), stop.clone()));
@@ -338,13 +363,14 @@ impl Server {
             challenges,
             port: Box::new(port),
             resolver: Arc::new(HttpDns::of_system()),
-            companions: None,
+            companions: node.as_ref().map(Node::companions),
         };
         tasks.spawn(acme::keep_issued(tls.certificates, services, stop.clone()));
         tasks.spawn(upkeep(registry.clone(), stop.clone()));
         tasks.spawn(keep_known_logins(gate, registry.clone(), stop.clone()));
         let stop_pushing = CancellationToken::new();
         let mut pushing = tokio::spawn(notifier.run(stop_pushing.clone().cancelled_owned()));
+        let member = node.map(|node| node.join(&stop));
 
         let ended = tokio::select! {
             () = shutdown => None,
@@ -352,6 +378,10 @@ impl Server {
             _ = &mut watching => Some("the watches ended by themselves"),
         };
         info!("shutting down");
+        stop_clients.cancel();
+        if let Some(member) = member {
+            member.leave().await;
+        }
         stop.cancel();
         tasks.close();
         if timeout(GRACE, tasks.wait()).await.is_err() {
@@ -436,11 +466,14 @@ fn introduce(config: &Config, listeners: &[BoundListener], tls: &ServerTls, regi
         };
         info!("logins of {route} go to {}{note}", route.destination());
     }
-    info!(
-        "state: {} ({} with a token)",
-        config.startup.storage.directory.display(),
-        counted(registry.len() as u64, "account")
-    );
+    match &config.startup.storage.postgres {
+        Some(postgres) => info!("state: {}, which several nodes may share", *postgres.url),
+        None => info!(
+            "state: {} ({} with a token)",
+            config.startup.storage.directory.display(),
+            counted(registry.len() as u64, "account")
+        ),
+    }
     info!("notifications go to {}", config.startup.push.notify_url);
     if let Some(files) = &config.live.trace.files {
         info!("trace: the protocol of sessions is written to {}", files.directory.display());

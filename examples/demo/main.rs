@@ -189,7 +189,8 @@ impl Deltapush {
              push:\n  notify_url: http://{notifications}/notify\n\
              admin:\n  address: off\n"
         );
-        let server = Server::prepare(Config::parse(&text, folder, "the demo's configuration")?)?;
+        let config = Config::parse(&text, folder, "the demo's configuration")?;
+        let server = Server::prepare(config).await?;
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = socket.local_addr()?;
         let (stop, stopped) = oneshot::channel();

@@ -16,14 +16,16 @@ const LOCK: &str = "lock";
 const ATTEMPTS: usize = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Makes the folder if it is not there.
+pub(super) fn make(directory: &Path) -> Result<(), OpenError> {
+    let mut folder = DirBuilder::new();
+    folder.recursive(true).mode(0o700).create(directory).map_err(OpenError::io(directory))
+}
+
 /// Makes the folder if it is not there, and claims it for this process. The claim ends when the file is dropped, also by
 /// the death of the process.
 pub(super) fn claim(directory: &Path) -> Result<File, OpenError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(OpenError::io(directory))?;
+    make(directory)?;
     let lock = private_file(&directory.join(LOCK))?;
     for _ in 0..ATTEMPTS {
         match lock.try_lock() {

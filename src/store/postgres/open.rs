@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::super::directory;
 use super::super::postgres_connector::PostgresConnector;
 use super::super::postgres_settings::PostgresSettings;
 use super::super::seal::Sealer;
@@ -36,6 +37,8 @@ impl Store {
         changed: impl Fn(Change) + Send + 'static,
     ) -> Result<(Self, Loaded), OpenError> {
         let Some(postgres) = &settings.postgres else { return Err(OpenError::Postgres) };
+        // For the socket of commands, the password of the web page, and the key.
+        directory::make(&settings.directory)?;
         let connector = connector(postgres.clone()).await?;
         let (news, failing) = (watch::Sender::new(0), watch::Sender::new(false));
         // Only new connections of the writer show that it can be written.

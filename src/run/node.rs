@@ -1,0 +1,134 @@
+//! This process as one node of several that share a state: its membership, and the changes of the others that it follows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::RunError;
+use crate::cluster::shared::Shared;
+use crate::cluster::{self, NodeId, NodeName};
+use crate::config::Config;
+use crate::push::cluster::{NodeAccounts, StoredLog};
+use crate::push::notifier::Notifier;
+use crate::push::registry::{AccountEvents, Registry, TokenNews};
+use crate::push::watcher::Watchers;
+use crate::store::{Store, StoreSettings};
+use crate::tls::acme::Companions;
+use crate::tls::acme::challenges::Challenges;
+use crate::tls::server::ServerTls;
+
+/// Time limit for the other nodes to take over from one that leaves: their watches begin before those of this one end.
+const LEAVING: Duration = Duration::from_secs(20);
+
+/// The shared state is open, and nothing else yet.
+pub(super) struct Joining {
+    pub(super) opened: (Registry, AccountEvents, TokenNews),
+    pub(super) parts: NodeParts,
+}
+
+/// What makes this process a node.
+pub(super) struct NodeParts {
+    name: NodeName,
+    shared: Shared,
+    challenges: Challenges,
+}
+
+/// A node that has not joined yet.
+pub(super) struct Node {
+    name: NodeName,
+    registry: Registry,
+    accounts: NodeAccounts<Store>,
+    log: StoredLog,
+    shared: Shared,
+}
+
+/// A node that is one of several.
+pub(super) struct Member {
+    leave: CancellationToken,
+    membership: JoinHandle<()>,
+}
+
+impl Joining {
+    /// Opens the state that nodes share, and takes over the certificates that all of them show. None if the state is this
+    /// process's own.
+    pub(super) async fn open(
+        state: &StoreSettings,
+        config: &Config,
+    ) -> Result<Option<Self>, RunError> {
+        if state.postgres.is_none() {
+            return Ok(None);
+        }
+        // Another one at each start: what a former process of this machine owns is not this one's.
+        let id = NodeId(fastrand::i64(1..));
+        let name = NodeName { id, name: config.startup.node.name() };
+        let opened = Registry::open_node(state, id.0).await?;
+        let (store, ownership) = (opened.0.store().clone(), opened.0.ownership().clone());
+        let (folder, challenges) = (&config.live.certificate.directory, Challenges::default());
+        let shared = Shared::open(store, ownership, folder, challenges.clone()).await?;
+        Ok(Some(Self { opened, parts: NodeParts { name, shared, challenges } }))
+    }
+
+    pub(super) fn with_tls(&self, tls: ServerTls) -> ServerTls {
+        tls.of_node(self.parts.shared.tickets(), self.parts.challenges.clone())
+    }
+}
+
+impl Node {
+    /// The node with these watches, whose tokens `notifier` posts.
+    pub(super) fn new(
+        NodeParts { name, shared, .. }: NodeParts,
+        registry: &Registry,
+        watchers: &Watchers,
+        notifier: &Notifier,
+    ) -> Option<Self> {
+        let told = shared.clone();
+        let log = StoredLog::new(registry.store(), move || told.changed())?;
+        let accounts = NodeAccounts::new(watchers, registry.store().clone(), notifier.settler());
+        Some(Self { name, registry: registry.clone(), accounts, log, shared })
+    }
+
+    /// The other nodes, for orders of certificates.
+    pub(super) fn companions(&self) -> Arc<dyn Companions> {
+        Arc::new(self.shared.clone())
+    }
+
+    /// Joins the other nodes. Follows their changes until `stop` is cancelled.
+    pub(super) fn join(self, stop: &CancellationToken) -> Member {
+        let Self { name, registry, accounts, log, shared } = self;
+        info!(node = %name.name, "this node shares its state with others");
+        tokio::spawn(shared.run(stop.clone()));
+        let (began, begins) = oneshot::channel();
+        tokio::spawn(accounts.clone().follow(log, began, stop.clone()));
+        let leave = CancellationToken::new();
+        let left = leave.clone();
+        let membership = tokio::spawn(async move {
+            let (store, ownership) = (registry.store().clone(), registry.ownership().clone());
+            // What is loaded before the log is read might change without a word.
+            if left.run_until_cancelled(begins).await.is_some_and(|begun| begun.is_ok())
+                && let Err(error) =
+                    cluster::serve(store, name, ownership, Arc::new(accounts), left).await
+            {
+                error!("the node cannot join the others: {error}");
+            }
+        });
+        Member { leave, membership }
+    }
+}
+
+impl Member {
+    /// Leaves: the other nodes take over, as far as they can in the time.
+    pub(super) async fn leave(self) {
+        self.leave.cancel();
+        if timeout(LEAVING, self.membership).await.is_err() {
+            warn!(
+                "the other nodes have not taken over all accounts within {}s; they do when this node's lease ends",
+                LEAVING.as_secs()
+            );
+        }
+    }
+}
