@@ -11,7 +11,12 @@ use crate::store::{self, CredentialStorage, OpenError, StoreSettings};
 /// # Errors
 /// [`OpenError`]: the state is not sound.
 pub fn check(storage: &Storage) -> Result<String, OpenError> {
-    Ok(store::check(&StoreSettings::new(storage))?.to_string())
+    let settings = StoreSettings::new(storage);
+    let report = match settings.postgres {
+        Some(_) => store::check_shared(&settings)?,
+        None => store::check(&settings)?,
+    };
+    Ok(report.to_string())
 }
 
 /// Copies the state into a new file. Returns a message for the operator.

@@ -13,6 +13,9 @@ use super::{OpenError, StoreSettings, directory, schema};
 /// # Errors
 /// [`OpenError`]; there is no file then, or the one that was there already.
 pub fn backup(settings: &StoreSettings, file: &Path) -> Result<(), OpenError> {
+    if settings.postgres.is_some() {
+        return Err(OpenError::BackupByDatabase);
+    }
     let connection = schema::look(&settings.directory)?;
     let copy = |draft: &Path, _: &mut File| {
         // SQLite takes a file that is there as long as it is empty, and leaves its mode alone.

@@ -1,11 +1,11 @@
 //! The check behind `deltapush state check`: changes nothing, and works while a deltapush uses the state.
 
 use std::fmt;
-use std::path::PathBuf;
 
 use rusqlite::Connection;
 
 use super::operations::account_in;
+use super::seal::Sealer;
 use super::settings::CredentialStorage;
 use super::sql::{self, Sql, values};
 use super::{OpenError, StoreSettings, directory, key, schema};
@@ -13,10 +13,10 @@ use super::{OpenError, StoreSettings, directory, key, schema};
 /// The content of a sound state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateReport {
-    /// The state's folder.
-    pub directory: PathBuf,
-    /// True if a running deltapush uses it.
-    pub in_use: bool,
+    /// The state's folder, or its database.
+    pub place: String,
+    /// Who uses it, in words.
+    pub usage: String,
     /// The schema version found, and the one that this deltapush brings it to at its next start.
     pub schema: (i64, i64),
     /// Accounts with a token.
@@ -60,21 +60,32 @@ pub fn check(settings: &StoreSettings) -> Result<StateReport, OpenError> {
     let connection = connection.unchecked_transaction()?;
     integrity(&connection)?;
     let found = schema::version(&connection)?;
-    let sql = Sql::Sqlite(&connection);
-    let count = |text| count(sql, text);
     if found == 0 {
         return Err(OpenError::Absent { path: settings.directory.clone() });
     }
+    let sql = Sql::Sqlite(&connection);
     Ok(StateReport {
-        directory: settings.directory.clone(),
-        in_use,
-        schema: (found, schema::newest()),
+        place: settings.directory.display().to_string(),
+        usage: if in_use { "in use by a running deltapush" } else { "not in use by a deltapush" }
+            .to_owned(),
+        key: key(sql, found, &settings.credentials)?,
+        ..counted(sql, (found, schema::newest()))?
+    })
+}
+
+/// A report with the numbers only.
+pub(super) fn counted(sql: Sql<'_>, schema: (i64, i64)) -> Result<StateReport, OpenError> {
+    let count = |text| count(sql, text);
+    Ok(StateReport {
+        place: String::new(),
+        usage: String::new(),
+        schema,
         accounts: count("SELECT count(*) FROM accounts")?,
         sealed: count("SELECT count(*) FROM accounts WHERE length(credentials) > 0")?,
         tokens: count("SELECT count(*) FROM tokens")?,
         pending: count("SELECT count(*) FROM tokens WHERE pending IS NOT NULL")?,
         mailboxes: count("SELECT count(*) FROM mailboxes")?,
-        key: key(sql, found, &settings.credentials)?,
+        key: KeyReport::NotNeeded,
     })
 }
 
@@ -101,7 +112,13 @@ fn key(sql: Sql<'_>, schema: i64, keeping: &CredentialStorage) -> Result<KeyRepo
     }
     let found = key::look(sql, source)?;
     let found = found.map_or_else(|| key::unfit(source).and_then(Err), Ok)?;
-    let credentials = if schema < schema::WITH_NAMES {
+    let damaged = damaged(sql, schema < schema::WITH_NAMES, found.sealer())?;
+    Ok(KeyReport::Opens { place: source.to_string(), damaged })
+}
+
+/// Number of credentials that the key does not open.
+pub(super) fn damaged(sql: Sql<'_>, is_old: bool, sealer: &Sealer) -> sql::Result<u64> {
+    let credentials = if is_old {
         "SELECT user, upstream, credentials FROM accounts WHERE length(credentials) > 0"
     } else {
         "SELECT name, upstream, credentials FROM accounts WHERE length(credentials) > 0"
@@ -109,17 +126,15 @@ fn key(sql: Sql<'_>, schema: i64, keeping: &CredentialStorage) -> Result<KeyRepo
     let mut damaged = 0_u64;
     sql.each(credentials, values![], |row| {
         let sealed: Vec<u8> = row.get(2)?;
-        damaged += u64::from(found.sealer().unseal(&account_in(row, 0)?, &sealed).is_err());
+        damaged += u64::from(sealer.unseal(&account_in(row, 0)?, &sealed).is_err());
         Ok(())
     })?;
-    Ok(KeyReport::Opens { place: source.to_string(), damaged })
+    Ok(damaged)
 }
 
 impl fmt::Display for StateReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let used =
-            if self.in_use { "in use by a running deltapush" } else { "not in use by a deltapush" };
-        writeln!(f, "state      {}; {used}", self.directory.display())?;
+        writeln!(f, "state      {}; {}", self.place, self.usage)?;
         writeln!(f, "integrity  ok")?;
         let (found, newest) = self.schema;
         let note = if found < newest {

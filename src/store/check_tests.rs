@@ -53,8 +53,8 @@ async fn sound_state_is_counted() {
     let (settings, store) = filled(directory.path()).await;
     let place = directory.path().join("state/seal.key").display().to_string();
     let expected = StateReport {
-        directory: settings.directory.clone(),
-        in_use: true,
+        place: settings.directory.display().to_string(),
+        usage: "in use by a running deltapush".to_owned(),
         schema: (schema::newest(), schema::newest()),
         accounts: 2,
         sealed: 2,
@@ -68,7 +68,10 @@ async fn sound_state_is_counted() {
     assert!(matches!(again, OpenError::InUse { .. }), "the owner's claim holds");
     store.close().await;
     let before = files(directory.path());
-    assert_eq!(check(&settings).unwrap(), StateReport { in_use: false, ..expected });
+    assert_eq!(
+        check(&settings).unwrap(),
+        StateReport { usage: "not in use by a deltapush".to_owned(), ..expected }
+    );
     assert_eq!(files(directory.path()), before);
     let said = check(&settings).unwrap().to_string();
     for part in [

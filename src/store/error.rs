@@ -97,6 +97,21 @@ pub enum OpenError {
         /// The place of the wrong key.
         place: String,
     },
+    /// A command is to look at tables that are not there.
+    #[error(
+        "the database of storage.postgres has no tables of deltapush yet: the first node makes them at its start"
+    )]
+    NoTables,
+    /// The database has tools of its own for it.
+    #[error(
+        "the state is in the database of storage.postgres, which is backed up by its own tools, such as `pg_dump`; keep a copy of the key that seals passwords in another place"
+    )]
+    BackupByDatabase,
+    /// Not for a state that nodes share.
+    #[error(
+        "the state is in the database of storage.postgres: a key that several nodes share cannot be replaced by this command"
+    )]
+    SharedKeyStays,
     /// There is no room for the state's journal.
     #[error("the disk is full and the state cannot be opened: make room in storage.directory")]
     DiskFull,

@@ -54,6 +54,11 @@ pub(super) fn shared_sealer(sql: Sql<'_>, source: &KeySource) -> Result<Sealer, 
     if is_made.is_none() {
         return sealer(sql, source);
     }
+    shared_fitting(sql, source)
+}
+
+/// The key that the nodes seal with.
+pub(super) fn shared_fitting(sql: Sql<'_>, source: &KeySource) -> Result<Sealer, OpenError> {
     match fitting(sql, present(source)?)? {
         Some(sealer) => Ok(sealer),
         None => Err(match unfit(source)? {

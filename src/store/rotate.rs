@@ -35,6 +35,9 @@ pub struct Rotated {
 /// # Errors
 /// [`OpenError`]; nothing has changed then. While a deltapush works with the state it is [`OpenError::InUse`].
 pub fn rotate(settings: &StoreSettings, new_key: Option<&Path>) -> Result<Rotated, OpenError> {
+    if settings.postgres.is_some() {
+        return Err(OpenError::SharedKeyStays);
+    }
     let CredentialStorage::Sealed(source) = &settings.credentials else {
         return Err(OpenError::NotSealed);
     };

@@ -5,6 +5,7 @@
 //! have to hear of is a row of the event log ([`events`]), written with the change itself.
 
 mod backend;
+mod check;
 mod doubts;
 mod events;
 mod lease;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{StateChange, Store, StoreError};
+pub use check::check_shared;
 use doubts::Doubts;
 pub use events::{EventLog, StoredEvent, tell};
 pub(super) use link::{STATEMENT, Session};

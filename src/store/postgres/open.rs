@@ -90,7 +90,7 @@ pub(super) async fn on_thread<T: Send + 'static>(
 }
 
 /// Runs `work` in one transaction.
-pub(in crate::store) fn open<T>(
+pub(super) fn in_transaction<T>(
     runtime: &Handle,
     session: &Session,
     work: impl FnOnce(&PostgresSql<'_>) -> Result<T, OpenError>,
@@ -111,7 +111,7 @@ fn prepare(
     session: &Session,
     credentials: &CredentialStorage,
 ) -> Result<(Option<Arc<Sealer>>, Loaded), OpenError> {
-    open(runtime, session, |connection| {
+    in_transaction(runtime, session, |connection| {
         schema::migrate(connection)?;
         let sql = Sql::Postgres(connection);
         let sealer = match credentials {

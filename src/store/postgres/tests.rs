@@ -360,6 +360,35 @@ async fn key_is_the_same_on_each_node() {
 }
 
 #[tokio::test]
+async fn state_is_checked_while_nodes_use_it() {
+    let database = Database::new();
+    let settings = database.settings("seal.key");
+    let absent = check_shared(&settings).unwrap_err();
+    assert!(matches!(absent, OpenError::NoTables), "{absent}");
+    let one = Node::new(&database, 1).await;
+    one.register("alice", "a").await;
+    database.sql(
+        "INSERT INTO nodes (id, name, program, schema_min, schema_max, lease_until)
+         VALUES (1, 'push-1', '', 1, 1, clock_timestamp() + INTERVAL '1 minute'),
+             (2, 'push-2', '', 1, 1, clock_timestamp() - INTERVAL '1 minute')",
+    );
+    let before = database.sql("SELECT md5(string_agg(a::TEXT, '')) FROM accounts a");
+    let report = check_shared(&settings).unwrap();
+    let said = report.to_string();
+    assert!(said.starts_with("state      database test"), "{said}");
+    assert!(said.contains("; in use by push-1\n"), "{said}");
+    assert!(said.contains("accounts   1, 1 of them with sealed credentials"), "{said}");
+    assert!(said.ends_with("seal.key opens all sealed credentials"), "{said}");
+    let wrong = check_shared(&database.settings("other.key")).unwrap_err();
+    assert!(matches!(wrong, OpenError::SharedKeyMissing { .. }), "{wrong}");
+    let after = database.sql("SELECT md5(string_agg(a::TEXT, '')) FROM accounts a");
+    assert_eq!(after, before, "nothing is changed");
+    let copy = database.directory.path().join("copy");
+    assert!(matches!(backup(&settings, &copy), Err(OpenError::BackupByDatabase)));
+    assert!(matches!(rotate(&settings, None), Err(OpenError::SharedKeyStays)));
+}
+
+#[tokio::test]
 async fn nodes_of_neighbouring_versions_run_side_by_side() {
     let database = Database::new();
     Node::new(&database, 1).await.store.close().await;
