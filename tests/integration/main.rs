@@ -15,6 +15,8 @@ mod checking;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod comparison;
 #[cfg(test)]
 mod compress;

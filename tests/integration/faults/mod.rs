@@ -8,12 +8,12 @@
 //! `DELTAPUSH_FAULTS=long cargo test --test integration faults:: -- --nocapture`.
 
 mod late;
-mod ledger;
+pub(crate) mod ledger;
 mod left;
 mod news;
-mod notifications;
+pub(crate) mod notifications;
 mod phone;
-mod post;
+pub(crate) mod post;
 mod weather;
 
 use std::collections::BTreeSet;

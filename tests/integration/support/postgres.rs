@@ -145,6 +145,19 @@ impl Postgres {
         psql.stdin(Stdio::null()).output().unwrap()
     }
 
+    /// Copies a database into an empty one of another server, as a backup and its restoration do.
+    pub(crate) fn restore_to(&self, other: &Self, database: &str) {
+        let file = other.dir.path().join("backup");
+        let mut dump = program(self.dir.path(), "pg_dump");
+        dump.args(["--format=custom", "--dbname"]).arg(self.connection(database));
+        let dumped = dump.output().unwrap();
+        assert!(dumped.status.success(), "{dumped:?}");
+        fs::write(&file, dumped.stdout).unwrap();
+        let mut restore = program(other.dir.path(), "pg_restore");
+        restore.arg("--dbname").arg(other.connection(database)).arg(&file);
+        succeed(&mut restore);
+    }
+
     /// Ends it as an operator does: sessions are ended, all is written.
     pub(crate) fn stop(&mut self) {
         self.signal("INT");

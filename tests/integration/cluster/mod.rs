@@ -1,0 +1,8 @@
+//! Several nodes that share one PostgreSQL: accounts, watches and pushes belong to one node at a time, whatever happens to nodes,
+//! the database, and the ways between them.
+
+mod balancer;
+mod database;
+mod moving;
+mod scene;
+mod sharing;

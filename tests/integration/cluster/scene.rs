@@ -1,0 +1,248 @@
+//! Several nodes with one database, one mail server and one notification server.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use tokio::task::block_in_place;
+use tokio::time::sleep;
+
+use super::super::faults::ledger::{self, Account, Delivered, Kind, Tally};
+use super::super::faults::notifications::Notifications;
+use super::super::faults::post::{self, Ports};
+use super::super::support::certs::Authority;
+use super::super::support::client::{Client, Reply, quoted};
+use super::super::support::deltapush::{Deltapush, Options};
+use super::super::support::dovecot::{Dovecot, Setup};
+use super::super::support::network::Network;
+use super::super::support::poll;
+use super::super::support::postgres::{Postgres, USER};
+
+/// Time limit for what happens soon on a machine with time.
+pub(super) const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Bound on the takeover of a dead node's accounts, with what a busy machine adds.
+pub(super) const TAKEOVER: Duration = Duration::from_secs(20);
+
+/// Slots in all.
+const SLOTS: usize = 1024;
+
+/// One node, and its way to the database.
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) deltapush: Deltapush,
+    /// One network for each server of the database.
+    pub(super) to_database: Vec<Arc<Network>>,
+}
+
+/// Nodes with all that they need.
+pub(super) struct ClusterScene {
+    // They end before the servers that they use.
+    pub(super) nodes: Vec<Node>,
+    pub(super) databases: Vec<Postgres>,
+    pub(super) dovecot: Dovecot,
+    /// The way of all nodes to the mail server.
+    pub(super) to_dovecot: Arc<Network>,
+    pub(super) notifications: Arc<Notifications>,
+    pub(super) accounts: Vec<Account>,
+    pub(super) delivered: Vec<Delivered>,
+    /// POSTs that may be repeated: a lease has lapsed, and nobody may have written their answers.
+    pub(super) repeatable: usize,
+    /// `push.coalesce` of the nodes.
+    pub(super) coalesce: &'static str,
+    key: tempfile::TempDir,
+}
+
+impl ClusterScene {
+    /// A database with `nodes` nodes, each with its share.
+    pub(super) async fn start(nodes: usize) -> Self {
+        Self::start_on(vec![Postgres::start()], nodes, "300ms").await
+    }
+
+    /// The same on these servers: a primary, perhaps with its standby.
+    pub(super) async fn start_on(
+        databases: Vec<Postgres>,
+        nodes: usize,
+        coalesce: &'static str,
+    ) -> Self {
+        let key = tempfile::tempdir().unwrap();
+        let random: Vec<u8> = (0..32).map(|_| fastrand::u8(..)).collect();
+        let path = key.path().join("seal.key");
+        fs::write(&path, BASE64_STANDARD.encode(random)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        let dovecot = Dovecot::exclusive(Setup::Vanilla);
+        let mut scene = Self {
+            nodes: Vec::new(),
+            databases,
+            to_dovecot: Arc::new(Network::start(dovecot.imaps).await),
+            dovecot,
+            notifications: Arc::new(Notifications::start().await),
+            accounts: Vec::new(),
+            delivered: Vec::new(),
+            repeatable: 0,
+            coalesce,
+            key,
+        };
+        for _ in 0..nodes {
+            scene.join().await;
+        }
+        scene.wait_for_shares().await;
+        scene
+    }
+
+    /// Starts one more node.
+    pub(super) async fn join(&mut self) {
+        let name = format!("node-{}", self.nodes.len());
+        let mut to_database = Vec::new();
+        for database in &self.databases {
+            to_database.push(Arc::new(Network::start(database.port).await));
+        }
+        let ports: Vec<_> = to_database.iter().map(|network| network.port).collect();
+        let postgres = self.databases[0].section_of(&ports);
+        let key = self.key.path().join("seal.key");
+        let Authority { leaf_cert, leaf_key, .. } = &self.databases[0].authority;
+        let options = Options {
+            upstream: format!("imaps://localhost:{}", self.to_dovecot.port),
+            notify_url: format!("http://127.0.0.1:{}/notify", self.notifications.port),
+            coalesce: self.coalesce,
+            storage: format!("postgres: {postgres}\n  key_file: {}", key.display()),
+            certificate: format!("chain: {}\n  key: {}", leaf_cert.display(), leaf_key.display()),
+            listener: "proxy_protocol: [127.0.0.1]",
+            more: format!("node: {{name: {name}}}\n"),
+            ..Options::dovecot(&self.dovecot)
+        };
+        let deltapush = block_in_place(|| Deltapush::start(&options));
+        self.nodes.push(Node { name, deltapush, to_database });
+    }
+
+    /// Slots by the name of the owner; those of nobody by an empty one.
+    pub(super) fn shares(&self) -> BTreeMap<String, usize> {
+        let rows = self.sql(
+            "SELECT coalesce(nodes.name, ''), count(*) FROM slots LEFT JOIN nodes ON nodes.id = owner GROUP BY 1",
+        );
+        let share = |row: &str| {
+            let (name, count) = row.split_once('|')?;
+            Some((name.to_owned(), count.parse().ok()?))
+        };
+        rows.lines().filter_map(share).collect()
+    }
+
+    /// Waits until all slots are shared by these nodes, each with a fair share, so that none moves any more.
+    pub(super) async fn wait_for_shares_of(&self, names: &[&str]) {
+        let fair = SLOTS / names.len();
+        let is_shared = |shares: &BTreeMap<String, usize>| {
+            shares.len() == names.len()
+                && names.iter().all(|name| shares.get(*name).is_some_and(|share| *share >= fair))
+        };
+        let shared = poll(PATIENCE, || is_shared(&block_in_place(|| self.shares()))).await;
+        assert!(shared, "{names:?} do not share the slots: {:?}", self.shares());
+    }
+
+    async fn wait_for_shares(&self) {
+        let names: Vec<_> = self.nodes.iter().map(|node| node.name.as_str()).collect();
+        self.wait_for_shares_of(&names).await;
+    }
+
+    /// Asks the primary, past all networks.
+    pub(super) fn sql(&self, statement: &str) -> String {
+        block_in_place(|| self.databases[0].sql(USER, statement))
+    }
+
+    /// The index of the node that owns an account.
+    pub(super) fn owner_of(&self, account: usize) -> usize {
+        let user = &self.accounts[account].user;
+        let owner = self.sql(&format!(
+            "SELECT nodes.name FROM accounts JOIN slots USING (slot) JOIN nodes ON nodes.id = owner \
+             WHERE accounts.name = '{user}'"
+        ));
+        let index = self.nodes.iter().position(|node| node.name == owner);
+        index.unwrap_or_else(|| panic!("{user} belongs to {owner:?}"))
+    }
+
+    fn has_account(&self, node: usize) -> bool {
+        (0..self.accounts.len()).any(|account| self.owner_of(account) == node)
+    }
+
+    /// An account that this node owns.
+    pub(super) fn account_of(&self, node: usize) -> usize {
+        let found = (0..self.accounts.len()).find(|account| self.owner_of(*account) == node);
+        found.unwrap_or_else(|| panic!("node {node} owns none of {:?}", self.accounts))
+    }
+
+    /// A client that is logged in at a node.
+    pub(super) async fn client(&self, node: usize, user: &str) -> Client {
+        let mut client = Client::plain(self.nodes[node].deltapush.plain).await;
+        client.log_in(user).await;
+        client
+    }
+
+    /// Registers a token at a node, as Delta Chat does. The reply.
+    pub(super) async fn register(&self, node: usize, user: &str, token: &str) -> Reply {
+        let mut client = self.client(node, user).await;
+        let entry = format!("c2 SETMETADATA INBOX (/private/devicetoken {})", quoted(token));
+        client.command(&entry).await
+    }
+
+    /// Adds at least `count` accounts, each with a device, at the nodes in turn, until each node owns one; waits until all are
+    /// watched.
+    pub(super) async fn populate(&mut self, count: usize) {
+        let mut index = 0;
+        while index < count || !(0..self.nodes.len()).all(|node| self.has_account(node)) {
+            assert!(index < 100, "accounts are not dealt among the nodes: {:?}", self.shares());
+            let user = self.dovecot.user(&format!("cluster-{index}"));
+            let token = format!("openpgp:cluster-{index}");
+            let reply = self.register(index % self.nodes.len(), &user, &token).await;
+            assert!(reply.result.starts_with("OK"), "{reply:?}");
+            let tokens = vec![token];
+            self.accounts.push(Account { user, tokens, quiet: false, gets_replies: true });
+            index += 1;
+        }
+        for account in &self.accounts {
+            self.dovecot.wait_for_watch(&account.user, 1).await;
+        }
+    }
+
+    /// Delivers a message from somebody else.
+    pub(super) async fn deliver(&mut self, account: usize) {
+        let ports = Ports { imap: self.dovecot.imap, lmtp: self.dovecot.lmtp };
+        self.delivered.push(post::put(ports, &self.accounts, account, Kind::News).await);
+    }
+
+    /// Delivers messages to all accounts in turn, until `time` has passed.
+    pub(super) async fn deliver_for(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            for account in 0..self.accounts.len() {
+                self.deliver(account).await;
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    /// Deliveries compared with POSTs.
+    pub(super) fn tally(&self) -> Tally {
+        let nobody = |_: &str, _: &str, _| false;
+        ledger::compare(&self.accounts, &self.delivered, &self.notifications.accepted(), nobody)
+    }
+
+    /// Waits until everything is announced, and expects that nothing was announced twice. Returns the time that each message
+    /// took, in order.
+    pub(super) async fn settle(&self, patience: Duration) -> Vec<Duration> {
+        let announced = poll(patience, || self.tally().missing.is_empty()).await;
+        assert!(announced, "not announced within {patience:?}:\n{}", self.tally());
+        // Surplus pushes come at the end of a window.
+        sleep(Duration::from_secs(2)).await;
+        let tally = self.tally();
+        assert!(tally.accepted <= tally.owed + self.repeatable, "announced twice:\n{tally}");
+        tally.waits
+    }
+
+    /// Counts the sessions of an account at the mail server.
+    pub(super) fn sessions(&self, account: usize) -> usize {
+        block_in_place(|| self.dovecot.who(&self.accounts[account].user))
+    }
+}
