@@ -125,6 +125,11 @@ async fn members_share_inherit_and_leave() {
     second.task.await.unwrap();
     let calls = second.keeper.calls();
     assert!(calls.iter().any(|call| matches!(call, KeeperCall::Prepare(_))), "{calls:?}");
+    let settled = |call: &KeeperCall| match call {
+        KeeperCall::Settle(slots) => slots.len(),
+        _ => 0,
+    };
+    assert!(calls.iter().map(settled).sum::<usize>() >= 512, "{calls:?}");
     first.leave.cancel();
     first.task.await.unwrap();
     assert!(lock(&rows.database).facts(0).nodes.is_empty());

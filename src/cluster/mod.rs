@@ -51,10 +51,7 @@ pub trait SlotKeeper: Send + Sync + 'static {
     /// The slots are to be given to a node that is prepared for them, and are still owned. No POST of their tokens begins from
     /// now on. Returns when those in flight are answered and the answers written, or after 3 s; [`drop`](SlotKeeper::drop)
     /// follows, or [`take`](SlotKeeper::take).
-    fn settle(&self, slots: Vec<Slot>) -> impl Future<Output = ()> + Send {
-        let _ = slots;
-        std::future::ready(())
-    }
+    fn settle(&self, slots: Vec<Slot>) -> impl Future<Output = ()> + Send;
 
     /// The slots belong to others, or to nobody; the ownership was revoked just before. POSTs of their tokens leave the
     /// schedule, accounts leave (visitors stay). Also called for slots that were prepared and are not taken.

@@ -11,6 +11,7 @@ use crate::store::StoreError;
 pub(crate) enum KeeperCall {
     Prepare(Vec<Slot>),
     Take(Vec<Slot>),
+    Settle(Vec<Slot>),
     Drop(Vec<Slot>),
     Lapse(Vec<Slot>),
     Share(usize),
@@ -44,6 +45,10 @@ impl SlotKeeper for RecordingKeeper {
         Ok(())
     }
 
+    async fn settle(&self, slots: Vec<Slot>) {
+        self.record(KeeperCall::Settle(slots));
+    }
+
     fn drop(&self, slots: Vec<Slot>) {
         self.record(KeeperCall::Drop(slots));
     }
@@ -63,12 +68,14 @@ async fn keeper_remembers_its_calls() {
     let slots: Vec<Slot> = Slot::all().take(2).collect();
     keeper.prepare(slots.clone()).await.unwrap();
     keeper.take(slots.clone()).await.unwrap();
+    keeper.settle(slots.clone()).await;
     keeper.lapse(slots.clone());
     keeper.drop(slots.clone());
     keeper.share(3);
     let expected = [
         KeeperCall::Prepare(slots.clone()),
         KeeperCall::Take(slots.clone()),
+        KeeperCall::Settle(slots.clone()),
         KeeperCall::Lapse(slots.clone()),
         KeeperCall::Drop(slots),
         KeeperCall::Share(3),
