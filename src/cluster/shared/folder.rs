@@ -78,7 +78,13 @@ impl Folder {
     /// The files that the others do not have yet.
     pub(super) fn news(&self) -> io::Result<Vec<NewFile>> {
         let mut news = Vec::new();
-        for entry in fs::read_dir(&self.path)?.take(MAX_FILES) {
+        let entries = match fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            // With files of the operator's, deltapush makes none.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(news),
+            Err(error) => return Err(error),
+        };
+        for entry in entries.take(MAX_FILES) {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             if !is_shared(&name) {
@@ -146,6 +152,7 @@ mod tests {
         }
         let (mut here, mut there) =
             (Folder::new(one.path()), Folder::new(&other.path().join("new")));
+        assert!(there.news().unwrap().is_empty(), "no folder yet");
         assert_eq!(names(&here), ["a.example.acme.pem", "a.example.key.pem", "ca.account.json"]);
         for file in here.news().unwrap() {
             assert_eq!(file.replaces, None);
