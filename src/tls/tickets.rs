@@ -1,7 +1,7 @@
 //! Keys of session tickets that several nodes share: a client resumes its TLS session at any of them (RFC 5077, RFC 8446
 //! section 4.6.1).
 //!
-//! A key seals tickets for [`ROTATION`] and opens them for [`LIFETIME`] longer; then it is gone, and with it what it has sealed.
+//! A key seals tickets for [`ROTATION`] and opens them for twelve hours longer; then it is gone, and with it what it has sealed.
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))] // bytes from outside
 
