@@ -79,7 +79,7 @@ pub enum RunError {
     /// The state cannot be opened.
     #[error(transparent)]
     State(#[from] OpenError),
-    /// What all nodes show to clients cannot be taken over.
+    /// The things that all nodes show to clients cannot be taken over.
     #[error(transparent)]
     Shared(#[from] SharedError),
     /// No password for the web page.

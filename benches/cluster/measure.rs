@@ -1,4 +1,4 @@
-//! What is measured, and the tables.
+//! The measurements, and their tables.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -139,7 +139,7 @@ impl Cluster {
         let began = Instant::now();
         let before = self.statements();
         let waits = ways(&self.server, &mut self.notifications, size.messages).await?;
-        // What a POST's answer changes is written after it.
+        // The change that a POST's answer brings is written after it.
         sleep(Duration::from_secs(1)).await;
         let (during, spent) = (self.statements() - before, began.elapsed());
         let before = self.statements();

@@ -23,7 +23,7 @@ pub(crate) fn token(account: usize) -> String {
     format!("openpgp:device-of-account-{account}")
 }
 
-/// Where the state of a node is.
+/// The place of a node's state.
 pub(crate) enum State<'a> {
     /// In a file.
     Sqlite,

@@ -27,7 +27,7 @@ pub use crate::store::{NodeId, NodeStatus};
 use crate::ownership::Slot;
 use crate::store::StoreError;
 
-/// What a node does with slots. Called by the driver of the lease, one call at a time, except that [`prepare`] and
+/// The work of a node for its slots. Called by the driver of the lease, one call at a time, except that [`prepare`] and
 /// [`settle`] run beside the others: their slots may be taken or dropped meanwhile.
 ///
 /// [`prepare`]: SlotKeeper::prepare

@@ -67,7 +67,7 @@ pub struct Notifier {
     /// Nodes that share the rate of POSTs, as the schedule knows.
     nodes: usize,
     settling: Settling,
-    /// What is written now is waited for by those that hold these.
+    /// Writes under way are waited for by those that hold these.
     holds: Vec<Hold>,
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Joining {
     pub(super) parts: NodeParts,
 }
 
-/// What makes this process a node.
+/// The parts that make this process a node.
 pub(super) struct NodeParts {
     name: NodeName,
     shared: Shared,
@@ -108,7 +108,7 @@ impl Node {
         let left = leave.clone();
         let membership = tokio::spawn(async move {
             let (store, ownership) = (registry.store().clone(), registry.ownership().clone());
-            // What is loaded before the log is read might change without a word.
+            // Accounts that are loaded before the log is read might change without a word.
             if left.run_until_cancelled(begins).await.is_some_and(|begun| begun.is_ok())
                 && let Err(error) =
                     cluster::serve(store, name, ownership, Arc::new(accounts), left).await

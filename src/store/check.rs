@@ -15,7 +15,7 @@ use super::{OpenError, StoreSettings, directory, key, schema};
 pub struct StateReport {
     /// The state's folder, or its database.
     pub place: String,
-    /// Who uses it, in words.
+    /// The users of it, in words.
     pub usage: String,
     /// The schema version found, and the one that this deltapush brings it to at its next start.
     pub schema: (i64, i64),

@@ -100,7 +100,7 @@ pub(crate) enum LeaseRequest {
     Release,
 }
 
-/// What is done with a renewal. Nothing else is done if this node's row is not there.
+/// The changes of a renewal. Nothing else is done if this node's row is not there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Renewal {
     /// Make this node's row if there is none.

@@ -72,7 +72,7 @@ pub enum PasswordError {
     /// There is no password.
     #[error("{place}: it has no password: write it into the first line")]
     Empty {
-        /// Where it should be.
+        /// The place where it should be.
         place: String,
     },
 }

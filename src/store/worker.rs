@@ -68,7 +68,7 @@ pub(super) struct Batch {
 
 /// A database that changes are written to.
 pub(super) trait Backend: Send + 'static {
-    /// What deltapush does while nothing can be written, for the operator.
+    /// The behaviour of deltapush while nothing can be written, for the operator.
     const MEANWHILE: &'static str;
 
     /// Makes the changes, each as a whole or not at all.

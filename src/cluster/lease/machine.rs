@@ -215,7 +215,7 @@ impl LeaseMachine {
         }
     }
 
-    /// What the next renewal does. Nothing is claimed before the others know of this node, and while it leaves.
+    /// The work of the next renewal. Nothing is claimed before the others know of this node, and while it leaves.
     fn plan(&self, now: Instant) -> Renewal {
         let is_member = self.phase == Phase::Member && self.share.is_some();
         let plan = if is_member && self.lease_end.is_some_and(|end| now < end) {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{LeaseAction, LeaseFacts, NodeId, SlotFact};
 use crate::ownership::{Epoch, Slot};
 
-/// What the keeper was told about a slot.
+/// The last word to the keeper about a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OwnSlot {
     /// To work for it.

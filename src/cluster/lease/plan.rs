@@ -68,7 +68,7 @@ impl View {
         self.facts.slots.iter().filter(awaits).map(|fact| fact.slot).collect()
     }
 
-    /// What this node should do.
+    /// The plan for this node.
     pub(super) fn plan(
         &self,
         me: NodeId,

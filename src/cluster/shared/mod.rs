@@ -1,4 +1,4 @@
-//! What all nodes show to clients and to an authority: certificates with their keys, the account at the authority, proofs of an
+//! Things that all nodes show to clients and to an authority: certificates with their keys, the account at the authority, proofs of an
 //! order in progress, and the keys of TLS session tickets. The database has them, sealed; each node has a copy in its folder of
 //! certificates and in memory.
 
@@ -55,7 +55,7 @@ pub enum SharedError {
     Random(#[from] NoRandom),
 }
 
-/// What all nodes show. Clones are handles of the same.
+/// Things that all nodes show. Clones are handles of the same.
 #[derive(Clone)]
 pub struct Shared(Arc<SharedParts>);
 

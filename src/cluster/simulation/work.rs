@@ -102,7 +102,7 @@ impl World {
             let watch = self.nodes[place].watches.entry(*slot).or_default();
             watch.is_settling = false;
             if watch.epoch != Some(*epoch) {
-                // What another owner has written is not known.
+                // Writes of another owner are not known.
                 (watch.row, watch.is_committing, watch.is_loading) = (None, false, false);
                 (watch.unwritten, watch.is_writing) = (None, false);
                 watch.epoch = Some(*epoch);
@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    /// What came to a node that acts.
+    /// Inputs of a node that acts.
     pub(super) fn work(&mut self, place: usize, work: Work) {
         match work {
             Work::Prepared(slots) => self.handle(place, LeaseInput::Prepared(slots)),

@@ -53,7 +53,7 @@ pub(super) struct World {
     events: BTreeMap<u64, Event>,
     pub(super) sequence: u64,
     pub(super) nodes: Vec<Node>,
-    /// What came for a node while it was paused.
+    /// Inputs for a node that came while it was paused.
     pub(super) deferred: BTreeMap<usize, Vec<Event>>,
     pub(super) database: Database,
     /// Since when the database works, if it does.

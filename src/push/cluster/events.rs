@@ -1,4 +1,4 @@
-//! What other nodes tell through the event log of the shared state, and what this node does about it.
+//! Events that other nodes tell through the event log of the shared state, and what this node does about it.
 
 use std::collections::HashSet;
 use std::future::Future;

@@ -63,7 +63,7 @@ impl LoadGuard<'_> {
         }
     }
 
-    /// What was found is taken over. Returns the accounts that have changed since it began.
+    /// The findings are taken over. Returns the accounts that have changed since it began.
     pub(super) fn end(self) -> HashSet<AccountId> {
         self.loads.lock().changed.remove(&self.number).unwrap_or_default()
     }

@@ -56,7 +56,7 @@ impl AccountTable {
         self.send(account, AccountEvent::Watch);
     }
 
-    /// What the notification server's answers say of tokens.
+    /// Records of the notification server's answers about tokens.
     pub(super) fn apply_token_records(&self, tokens: Vec<(DeviceToken, TokenRecord)>) {
         tokens.into_iter().for_each(|(token, record)| self.apply_token(&token, record));
     }

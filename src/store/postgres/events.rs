@@ -194,7 +194,7 @@ impl EventLog {
     }
 }
 
-/// What this node has written of late, as if another had: its changes, and the tokens with something to announce.
+/// The latest writes of this node, as if another had: its changes, and the tokens with something to announce.
 fn recent(sql: Sql<'_>, node: i64) -> sql::Result<Vec<StoredEvent>> {
     let mut found = Vec::new();
     sql.each(

@@ -26,7 +26,7 @@ pub(in crate::store) const STATEMENT: Duration = Duration::from_secs(8);
 const SETTINGS: &str = "SET statement_timeout = '5s'; SET lock_timeout = '4s'; \
      SET idle_in_transaction_session_timeout = '5s'";
 
-/// What a connection does when it is opened, besides.
+/// The further work of a connection when it is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     /// Statements only.

@@ -34,7 +34,7 @@ pub(super) use writes::NodeWrites;
 
 use crate::ownership::Ownership;
 
-/// What the store has besides its worker, where several nodes share the state.
+/// The parts of a store beside its worker, for several nodes that share the state.
 pub(super) struct Shared {
     reader: Reader,
     /// Listens, and serves the lease.

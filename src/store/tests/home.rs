@@ -46,7 +46,7 @@ impl Home {
         Self::Database(Arc::new(Database::new()))
     }
 
-    /// What is left if the process is killed now.
+    /// The rest if the process is killed now.
     pub(super) fn killed(&self) -> Self {
         match self {
             Self::File(directory) => Self::Copy(killed(directory)),
