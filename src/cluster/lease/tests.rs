@@ -103,7 +103,7 @@ fn lapse_comes_before_anything_else() {
     // Nothing comes of the renewals.
     assert_eq!(desk.after(ms(3_000), LeaseInput::Tick).len(), 1);
     desk.after(ms(2_000), LeaseInput::Failed);
-    desk.after(ms(3_999), LeaseInput::Tick);
+    desk.after(ms(2_999), LeaseInput::Tick);
     let actions = desk.after(ms(1), LeaseInput::Notified);
     assert_eq!(actions.first(), Some(&LeaseAction::Lapse(all)));
     // The rows have not changed: all of it is taken again, in the same epoch.
@@ -179,7 +179,7 @@ fn new_node_waits_a_whole_lease_and_takes_its_share_after_one_renewal() {
         }
         desk.answer();
     }
-    assert_eq!(shares, [(2, ms(3_000)), (1, ms(10_000))]);
+    assert_eq!(shares, [(2, ms(3_000)), (1, ms(9_000))]);
 }
 
 #[test]
