@@ -57,9 +57,9 @@ impl Desk {
 
     /// The node has renewed its lease now.
     fn renewed(&mut self, id: NodeId) {
-        let stamp = LeaseStamp(i64::try_from((self.now + ms(10_000)).as_micros()).unwrap());
+        let stamp = LeaseStamp(i64::try_from((self.now + ms(9_000)).as_micros()).unwrap());
         self.rows.nodes.retain(|node| node.id != id);
-        self.rows.nodes.push(NodeFact { id, stamp, left: ms(10_000), leaving: false });
+        self.rows.nodes.push(NodeFact { id, stamp, left: ms(9_000), leaving: false });
     }
 
     /// The request in flight is answered now, with its renewal.
@@ -139,7 +139,7 @@ fn dead_node_is_buried_a_lease_after_its_renewal() {
     desk.rows.slots[0].owner = Some(OTHER);
     desk.rows.slots[1].owner = Some(OTHER);
     let stamp = desk.rows.nodes.last().unwrap().stamp;
-    desk.rows.nodes.last_mut().unwrap().left = ms(9_000);
+    desk.rows.nodes.last_mut().unwrap().left = ms(8_000);
     desk.now += ms(10);
     desk.answer();
     let looked = desk.now;
@@ -151,7 +151,7 @@ fn dead_node_is_buried_a_lease_after_its_renewal() {
         }
         desk.answer();
     };
-    assert_eq!(desk.now - looked, ms(9_000));
+    assert_eq!(desk.now - looked, ms(8_000));
     assert_eq!(asked.first(), Some(&LeaseAction::Share(1)));
     assert_eq!(renewal(&asked).bury, [(OTHER, stamp)]);
     assert_eq!(renewal(&asked).claim, [(slot(0), Epoch(2)), (slot(1), Epoch(2))]);
