@@ -15,7 +15,7 @@ use super::account::Account;
 pub use super::http::ClientError;
 use super::http::Poster;
 use super::push_test::{PushTestProgress, Tester, Tests};
-use super::registry::{News, Registry, TokenNews};
+use super::registry::{News, Registry, TokenNews, token_hash};
 use super::schedule::{
     self, PostAnswer, ScheduleAction, ScheduleInput, ScheduleMachine, TransientFailure,
 };
@@ -24,7 +24,7 @@ use crate::clock::{now, reached};
 use crate::config::Contact;
 use crate::machine::Machine;
 use crate::secret::DeviceToken;
-use crate::store::{Generation, StoreError, UnixTime, change};
+use crate::store::{Generation, StoreError, StoredEvent, UnixTime, change};
 use crate::telemetry::{AccountTelemetry, Pause, PostResult, Telemetry, TelemetryEvent};
 
 /// Number of results that may wait to be written before no further one is taken.
@@ -208,7 +208,19 @@ impl Notifier {
                 self.handle(ScheduleInput::News { token, state: &state, generation, age });
             }
             News::Gone => self.handle(ScheduleInput::Forget(token)),
+            News::Moved => self.leave(token),
         }
+    }
+
+    /// Another node posts the token. It looks once more, at what this one has left: it may have looked too early. A POST in flight
+    /// comes to its end here.
+    fn leave(&mut self, token: &DeviceToken) {
+        if !self.schedule.is_waiting(token) {
+            return;
+        }
+        self.handle(ScheduleInput::Forget(token));
+        let event = StoredEvent::Pending(token_hash(token));
+        self.record(move |registry| async move { registry.tell(event).await });
     }
 
     /// No POST of these tokens begins any more.

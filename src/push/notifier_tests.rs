@@ -176,6 +176,28 @@ async fn token_that_was_removed_is_not_posted() {
 }
 
 #[tokio::test]
+async fn push_that_waits_is_left_to_another_node() {
+    let (directory, mut server) = (tempfile::tempdir().unwrap(), PostServer::start().await);
+    let it = Running::start(&directory, &server.url, Duration::from_millis(700));
+    let token = DeviceToken::new(b"openpgp:a").unwrap();
+    it.register("alice", "openpgp:a").await;
+    it.mail_for("alice").await;
+    server.request().await;
+    it.mail_for("alice").await;
+    // A test push is taken up after all that came before.
+    assert_eq!(it.tester.push(token.clone()).await, Some(PostResult::Accepted));
+    server.request().await;
+    it.registry.leave_post(token.clone());
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(server.is_left_alone().await, "its window has ended");
+    it.mail_for("alice").await;
+    it.registry.leave_post(token);
+    server.request().await;
+    assert!(server.is_left_alone().await, "what is noticed here meanwhile is posted here");
+    it.stop().await;
+}
+
+#[tokio::test]
 async fn token_that_is_gone_is_kept_and_so_is_its_account() {
     let (directory, mut server) = (tempfile::tempdir().unwrap(), PostServer::start().await);
     let mut it = Running::start(&directory, &server.url, WINDOW);

@@ -50,7 +50,7 @@ pub use lease_rows::{NodeId, NodeStatus};
 pub use mailboxes::Noticed;
 #[cfg(test)]
 pub(crate) use postgres::testing as postgres_testing;
-pub use postgres::{EventLog, StoredEvent, check_shared};
+pub use postgres::{EventLog, StoredEvent, TokenPost, check_shared};
 pub use postgres_connector::{ConnectError, Connected, PostgresConnector, Reason, ServerError};
 pub use postgres_settings::{PasswordError, PasswordSource, PostgresSettings};
 pub use records::{

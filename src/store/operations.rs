@@ -82,6 +82,7 @@ pub fn register(
         )?;
         state.handed_over(&token, now)?;
         if is_new {
+            state.token_is_added(row, &token)?;
             state.replace(row, &token)?;
         }
         state.drop_surplus(row, &token)?;
@@ -306,16 +307,17 @@ impl Operation<'_> {
         Ok(())
     }
 
-    /// After a token was removed from an account: says so if no other account has it.
+    /// After a token was removed from an account: says so if no other account has it. If one has, another node may have to post it.
     pub(super) fn left(&mut self, token: DeviceToken) -> Result<()> {
         let elsewhere: bool = self.sql.one(
             "SELECT EXISTS (SELECT 1 FROM tokens WHERE hash = ?1)",
             values![hash(&token)],
             |row| row.get(0),
         )?;
-        if !elsewhere {
-            self.changes.push(Change::Gone { token });
+        if elsewhere {
+            return self.poster_changes(&token);
         }
+        self.changes.push(Change::Gone { token });
         Ok(())
     }
 

@@ -71,6 +71,7 @@ impl Operation<'_> {
         )?;
         if changed > 0 {
             self.publish_token(token)?;
+            self.poster_changes(token)?;
         }
         Ok(())
     }

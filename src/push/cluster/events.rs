@@ -12,7 +12,7 @@ use tracing::{debug, info};
 use super::{NodeAccounts, SharedState};
 use crate::account::AccountId;
 use crate::push::registry::DeviceFetch;
-use crate::store::StoreError;
+use crate::store::{StoreError, TokenPost};
 
 /// Events are in the log for ten minutes. After a longer break all accounts are loaded again.
 const LONGEST_BREAK: Duration = Duration::from_secs(9 * 60);
@@ -28,7 +28,7 @@ const BREATH: Duration = Duration::from_millis(20);
 pub enum NodeEvent {
     /// Tokens, credentials or mailboxes of the account have changed, or it is gone.
     Account(AccountId),
-    /// The token with this hash may have something to announce, and this node may be the one to post it.
+    /// The token with this hash may have something to announce, or another poster than before.
     Pending(Vec<u8>),
     /// A device of the account, which [`DeviceFetch`] describes, fetches messages by itself.
     Fetches(AccountId, Vec<u8>),
@@ -126,9 +126,7 @@ impl<S: SharedState> NodeAccounts<S> {
             work.reload.remove(&account);
         }
         while let Some(token) = work.review.iter().next().cloned() {
-            if let Some(unannounced) = self.state.unannounced(&token).await? {
-                self.registry().take_up_one(unannounced);
-            }
+            self.look_at_post(&token).await?;
             work.review.remove(&token);
         }
         for account in work.yields.drain() {
@@ -140,6 +138,16 @@ impl<S: SharedState> NodeAccounts<S> {
             // Without credentials there is nothing to begin with.
             let _ = self.registry().rewatch(&account);
         });
+        Ok(())
+    }
+
+    /// Takes up the post of a token, or leaves it to the node that has it.
+    pub(super) async fn look_at_post(&self, token: &[u8]) -> Result<(), StoreError> {
+        match self.state.token_post(token).await? {
+            TokenPost::Own(left) => self.registry().take_up(left),
+            TokenPost::Other(token) => self.registry().leave_post(token),
+            TokenPost::Nobody => {}
+        }
         Ok(())
     }
 

@@ -92,13 +92,11 @@ impl<S: SharedState> NodeAccounts<S> {
         }
     }
 
-    /// Tokens of lost slots that other accounts of this node have: those that another node posts now are forgotten.
+    /// Tokens of lost slots that other accounts of this node have: those that another node posts now are left to it.
     async fn review(&self, tokens: Vec<DeviceToken>) {
         for token in tokens {
-            match self.state.unannounced(&token_hash(&token)).await {
-                Ok(Some(_)) => {}
-                Ok(None) => self.registry().forget_post(token),
-                Err(error) => debug!(%token, "cannot find out which node posts the token: {error}"),
+            if let Err(error) = self.look_at_post(&token_hash(&token)).await {
+                debug!(%token, "cannot find out which node posts the token: {error}");
             }
         }
     }

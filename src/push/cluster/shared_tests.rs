@@ -7,10 +7,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
 use crate::credentials::Credentials;
+use crate::push::registry::News;
 use crate::push::settling::Settling;
 use crate::push::watcher::testing::{MailboxServer, Watching, token, until};
 use crate::store::postgres_testing::Database;
-use crate::store::{Store, StoredEvent, change};
+use crate::store::{Announce, Position, Store, StoredEvent, change};
 
 struct Node {
     watching: Watching,
@@ -179,4 +180,55 @@ async fn client_does_not_wait_for_a_database_that_is_away() {
     database.reopen();
     until("the account of the client is loaded", || clients.registry().is_known(&alice)).await;
     drop(visit);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_of_a_token_move_to_the_node_that_posts_it_now() {
+    let server = MailboxServer::start("IDLE", &["INBOX"]).await;
+    let database = Database::new();
+    let (mut first, mut second) = two_nodes(&server, &database).await;
+    let third = Node::start(&server, &database, 3).await;
+    let alice = first.watching.account.clone();
+    let bob = AccountId::new("bob@lab.test", &alice.upstream);
+    let credentials = Credentials::new("bob@lab.test", "sesame");
+    assert_ne!(Slot::of(&alice), Slot::of(&bob));
+    let slots = vec![Slot::of(&alice)];
+    second.registry().ownership().revoke(slots[0]);
+    second.accounts.drop(slots.clone());
+    database.give(1, first.registry().ownership(), &slots);
+    first.accounts.take(slots).await.unwrap();
+    third.watching.register().await;
+    third.registry().register(&bob, &credentials, &token()).await.unwrap();
+    let is_in_idle =
+        |node: &Node| node.registry().accounts().iter().all(|it| it.watch.is_watching());
+    until("both are watched", || {
+        first.registry().len() + second.registry().len() == 2
+            && is_in_idle(&first)
+            && is_in_idle(&second)
+    })
+    .await;
+
+    let seen = Position { uid_validity: 7, uid_next: 900 };
+    second.registry().noticed(&bob, "INBOX", seen, Announce::All).await.unwrap();
+    let mut posted = vec![];
+    until("the owner of the first account posts", || {
+        posted.extend(first.watching.posted());
+        posted == [token()]
+    })
+    .await;
+    assert_eq!(second.watching.posted(), []);
+    // Its POST was not accepted when a client of a third node removes the token.
+    third.registry().commit(change::remove_token(&alice, &token())).await.unwrap();
+    until("the owner of the other account posts", || {
+        posted.extend(second.watching.posted());
+        posted.len() > 1
+    })
+    .await;
+    let mut left = vec![];
+    until("the first one leaves it", || {
+        left.extend(std::iter::from_fn(|| first.watching.news.try_recv()));
+        !left.is_empty()
+    })
+    .await;
+    assert!(!left.iter().any(|(_, news)| matches!(news, News::Pending { .. })), "{left:?}");
 }

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use crate::account::AccountId;
 use crate::ownership::Slot;
-use crate::store::{Loaded, StoreError, Unannounced};
+use crate::store::{Loaded, StoreError, TokenPost};
 
 /// Reads of the shared state.
 pub trait SharedState: Clone + Send + Sync + 'static {
@@ -22,9 +22,9 @@ pub trait SharedState: Clone + Send + Sync + 'static {
         account: &AccountId,
     ) -> impl Future<Output = Result<Loaded, StoreError>> + Send;
 
-    /// The announcement of the token with this hash, if there is one and this node is to post it.
-    fn unannounced(
+    /// The poster of the token with this hash.
+    fn token_post(
         &self,
         token: &[u8],
-    ) -> impl Future<Output = Result<Option<Unannounced>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<TokenPost, StoreError>> + Send;
 }

@@ -4,7 +4,7 @@ use super::SharedState;
 use super::events::{EventLog, NodeEvent};
 use crate::account::AccountId;
 use crate::ownership::Slot;
-use crate::store::{self, Loaded, Store, StoreError, StoredEvent, Unannounced};
+use crate::store::{self, Loaded, Store, StoreError, StoredEvent, TokenPost};
 
 impl SharedState for Store {
     async fn load_slots(&self, slots: &[Slot]) -> Result<Loaded, StoreError> {
@@ -19,8 +19,8 @@ impl SharedState for Store {
         self.load_account(account).await
     }
 
-    async fn unannounced(&self, token: &[u8]) -> Result<Option<Unannounced>, StoreError> {
-        self.unannounced(token).await
+    async fn token_post(&self, token: &[u8]) -> Result<TokenPost, StoreError> {
+        self.token_post(token).await
     }
 }
 

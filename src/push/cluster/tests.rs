@@ -14,8 +14,8 @@ use crate::push::account::Account;
 use crate::push::settling::Settling;
 use crate::push::watcher::testing::{MailboxServer, Watching, token, until};
 use crate::store::{
-    AccountRecord, Announce, FetchHabit, Generation, Loaded, Position, StoredToken, Unannounced,
-    UnixTime, change,
+    AccountRecord, Announce, FetchHabit, Generation, Loaded, Position, StoredToken, TokenPost,
+    Unannounced, UnixTime, change,
 };
 
 /// A state that other nodes change.
@@ -61,9 +61,12 @@ impl SharedState for Shared {
         self.loaded(|asked| asked == account)
     }
 
-    async fn unannounced(&self, hash: &[u8]) -> Result<Option<Unannounced>, StoreError> {
+    async fn token_post(&self, hash: &[u8]) -> Result<TokenPost, StoreError> {
         let is_it = |found: &&Unannounced| token_hash(&found.token) == hash;
-        self.read(|tables| tables.pending.iter().find(is_it).cloned())
+        self.read(|tables| {
+            let unannounced = tables.pending.iter().filter(is_it).cloned().collect();
+            TokenPost::Own(Loaded { unannounced, ..Loaded::default() })
+        })
     }
 }
 

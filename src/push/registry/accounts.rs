@@ -132,7 +132,7 @@ impl AccountTable {
     /// Takes up what another process has left to announce.
     pub(super) fn resume(&self, unannounced: Vec<Unannounced>) {
         let now = UnixTime::now();
-        for found in unannounced {
+        for found in unannounced.into_iter().filter(|it| !self.is_left_to_the_next(&it.token)) {
             // However old the wall clock makes it: after an outage of whatever kind it is tried once more.
             let age = found.since.age(now).min(PATIENCE.saturating_sub(LAST_TRY));
             self.news.send(found.token, News::Pending { generation: found.generation, age });
@@ -161,8 +161,7 @@ impl AccountTable {
             }
             Change::Pending { tokens, generation } => {
                 let news = News::Pending { generation, age: Duration::ZERO };
-                let is_left = |token: &DeviceToken| self.held.are_settling() && !self.posts(token);
-                let tokens = tokens.into_iter().filter(|token| !is_left(token));
+                let tokens = tokens.into_iter().filter(|token| !self.is_left_to_the_next(token));
                 tokens.for_each(|token| self.news.send(token, news));
             }
             Change::Idled { account, mailboxes } => {

@@ -13,7 +13,7 @@ use crate::account::AccountId;
 use crate::ownership::{Ownership, Slot};
 use crate::push::account::Account;
 use crate::secret::DeviceToken;
-use crate::store::{Loaded, StateChange, StoreError, Unannounced, UnixTime};
+use crate::store::{Loaded, StateChange, StoreError, UnixTime};
 
 /// An account that changes all the time is loaded so often in a row. The change itself brings the rest.
 const ATTEMPTS: usize = 5;
@@ -147,9 +147,9 @@ impl Registry {
         accounts.resume(left.unannounced);
     }
 
-    /// Takes up a push of one token that another node has found.
-    pub fn take_up_one(&self, unannounced: Unannounced) {
-        self.0.accounts.resume(vec![unannounced]);
+    /// Another node posts the token.
+    pub fn leave_post(&self, token: DeviceToken) {
+        self.0.accounts.news.send(token, News::Moved);
     }
 
     /// These slots are about to be given away: news of their tokens is left to the next owner. Returns the tokens that are to
@@ -162,11 +162,6 @@ impl Registry {
     /// These slots are not about to be given away any more.
     pub fn settle_no_more(&self, slots: &[Slot]) {
         self.0.accounts.settle_no_more(slots);
-    }
-
-    /// The token is not posted any more by this node.
-    pub fn forget_post(&self, token: DeviceToken) {
-        self.0.accounts.news.send(token, News::Gone);
     }
 
     /// The accounts of these slots are watched here no more. They leave the memory, but for those with a client here.

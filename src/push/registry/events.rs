@@ -44,6 +44,8 @@ pub enum News {
     },
     /// No account has it any more.
     Gone,
+    /// Another node posts it.
+    Moved,
 }
 
 impl Merge for News {
@@ -53,6 +55,8 @@ impl Merge for News {
             (Self::Pending { generation: older, .. }, Self::Pending { generation, age }) => {
                 Self::Pending { generation: generation.max(older), age }
             }
+            // Nobody else may know of it yet.
+            (older @ Self::Pending { .. }, Self::Moved) => older,
             (_, newer) => newer,
         }
     }
@@ -62,3 +66,17 @@ impl Merge for News {
 pub type AccountEvents = latest::Receiver<AccountId, AccountEvent>;
 /// The news for the notifier.
 pub type TokenNews = latest::Receiver<DeviceToken, News>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_outlives_the_word_that_another_node_posts() {
+        let pending = News::Pending { generation: Generation(7), age: Duration::ZERO };
+        assert_eq!(pending.merge(News::Moved), pending);
+        assert_eq!(News::Moved.merge(pending), pending);
+        assert_eq!(pending.merge(News::Gone), News::Gone);
+        assert_eq!(News::Moved.merge(News::Gone), News::Gone);
+    }
+}

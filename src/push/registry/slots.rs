@@ -126,6 +126,11 @@ impl AccountTable {
         self.owners(token).iter().any(|account| self.held.posts(&account.id))
     }
 
+    /// Reports if news of the token is left to the next owner of its slot.
+    pub(super) fn is_left_to_the_next(&self, token: &DeviceToken) -> bool {
+        self.held.are_settling() && !self.posts(token)
+    }
+
     /// These slots are about to be given away. Returns the tokens that this node does not post any more from now on.
     pub(super) fn settle(&self, slots: &[Slot]) -> HashSet<DeviceToken> {
         slots.iter().for_each(|slot| self.held.set_settling(*slot, true));

@@ -161,6 +161,12 @@ impl ScheduleMachine {
         self.schedule.is_in_flight(token)
     }
 
+    /// Reports if the token has something to announce, and no POST of it is in flight.
+    #[must_use]
+    pub fn is_waiting(&self, token: &DeviceToken) -> bool {
+        self.schedule.next_post(token).is_some()
+    }
+
     /// Begins every POST that may begin now.
     fn go_on(&mut self, now: Duration, actions: &mut impl Actions<Self>) {
         self.deadline = loop {

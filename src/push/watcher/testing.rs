@@ -20,7 +20,7 @@ use crate::credentials::Credentials;
 use crate::ownership::Ownership;
 use crate::push::account::Account;
 use crate::push::kept::KeptSessions;
-use crate::push::registry::{AccountEvents, Registry, TokenNews};
+use crate::push::registry::{AccountEvents, News, Registry, TokenNews};
 use crate::push::server_news::{
     NewsError, NewsHeaders, NewsOutcome, NewsReceiver, NewsScope, ServerNews,
 };
@@ -298,7 +298,9 @@ impl Watching {
 
     /// The tokens that are to be posted now.
     pub(in crate::push) fn posted(&mut self) -> Vec<DeviceToken> {
-        std::iter::from_fn(|| self.news.try_recv()).map(|(token, _)| token).collect()
+        let news = std::iter::from_fn(|| self.news.try_recv());
+        let posted = news.filter(|(_, news)| matches!(news, News::Pending { .. }));
+        posted.map(|(token, _)| token).collect()
     }
 }
 

@@ -28,7 +28,8 @@ const BETWEEN: u8 = 0;
 pub enum StoredEvent {
     /// Tokens, credentials, mailboxes idled in, or the watch of the account have changed, or it is gone.
     Account(AccountId),
-    /// The token with this hash has something to announce, and another node may be the one to post it.
+    /// The token with this hash may have something to announce, or another poster than before: all nodes look, also the one that
+    /// tells.
     Pending(Vec<u8>),
     /// A device of the account fetches messages by itself: its token's hash, and when.
     Fetches(AccountId, Vec<u8>),
@@ -135,6 +136,14 @@ struct StoredRow {
     event: Option<StoredEvent>,
 }
 
+impl StoredRow {
+    /// The event, if this node is to hear of it.
+    fn heard_by(self, node: i64) -> Option<StoredEvent> {
+        let is_for_all = matches!(self.event, Some(StoredEvent::Pending(_)));
+        self.event.filter(|_| is_for_all || self.node != node)
+    }
+}
+
 impl Store {
     /// A reader of the event log. Its first read returns nothing: what is loaded after it has all before.
     ///
@@ -162,8 +171,8 @@ impl EventLog {
         let _ = timeout(LOOK, self.news.changed()).await;
     }
 
-    /// The new events of other nodes, and those of this one whose commit was not answered. After the database was replaced by a standby that lacks the last ones, all that are there
-    /// count as new.
+    /// The new events of other nodes, and those of this one that are for all, or whose commit was not answered. After the database was
+    /// replaced by a standby that lacks the last ones, all that are there count as new.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is lost then.
@@ -182,7 +191,7 @@ impl EventLog {
         let own = self.shared.node;
         let (place, news) = advance(self.place.take(), oldest, rows);
         self.place = Some(place);
-        let news = news.into_iter().filter(|row| row.node != own).filter_map(|row| row.event);
+        let news = news.into_iter().filter_map(|row| row.heard_by(own));
         self.unread.extend(news);
         let doubts = self.shared.doubts.count();
         if doubts != self.cleared {

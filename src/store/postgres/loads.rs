@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::super::habit::habit_in;
 use super::super::load::unseal;
-use super::super::operations::{Operation, Result, RowId, account_in, generation, token_in};
+use super::super::operations::{Operation, Result, RowId, account_in, token_in};
 use super::super::quarantine::record_in;
 use super::super::sql::{self, Row, Sql, Value, values};
 use super::super::{
-    AccountRecord, Idled, Loaded, Store, StoreError, StoredToken, Unannounced, UnixTime, Uptime,
+    AccountRecord, Idled, Loaded, Store, StoreError, StoredToken, UnixTime, Uptime,
 };
+use super::posters::{poster, unannounced_in};
 use crate::account::AccountId;
 use crate::ownership::Slot;
 
@@ -59,13 +60,6 @@ macro_rules! loads {
     };
 }
 
-/// The slot of the owner that posts the token `t`: that of the first account that has it.
-macro_rules! poster {
-    () => {
-        "(SELECT a.slot FROM tokens o JOIN accounts a ON a.id = o.account WHERE o.hash = t.hash ORDER BY a.id LIMIT 1)"
-    };
-}
-
 struct Statements {
     accounts: &'static str,
     tokens: &'static str,
@@ -105,30 +99,6 @@ impl Store {
     pub async fn pending(&self, slots: &[Slot]) -> Result<Loaded, StoreError> {
         let slots = numbers(slots);
         self.shared()?.reader.read(move |state| pending(state.sql, &slots)).await
-    }
-
-    /// The announcement of the token with this hash, if there is one, and this node is to post it.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn unannounced(&self, hash: &[u8]) -> Result<Option<Unannounced>, StoreError> {
-        let shared = self.shared()?;
-        let hash = hash.to_vec();
-        let read = move |state: &mut Operation<'_>| {
-            Ok(state.sql.rows(
-                concat!(
-                    "SELECT max(t.token), max(t.pending), max(t.pending_since), ",
-                    poster!(),
-                    " FROM tokens t WHERE t.hash = ?1 AND t.pending IS NOT NULL GROUP BY t.hash"
-                ),
-                values![hash],
-                |row| Ok((unannounced_in(row)?, row.get::<i64>(3)?)),
-            )?)
-        };
-        let found = shared.reader.read(read).await?;
-        let is_own =
-            |slot| Slot::new(slot).is_some_and(|slot| shared.ownership.epoch(slot).is_some());
-        Ok(found.into_iter().find(|(_, slot)| is_own(*slot)).map(|(unannounced, _)| unannounced))
     }
 }
 
@@ -203,13 +173,8 @@ fn pending(sql: Sql<'_>, slots: &str) -> Result<Loaded> {
     Ok(loaded)
 }
 
-fn unannounced_in(row: &Row<'_>) -> sql::Result<Unannounced> {
-    let since = UnixTime(row.get::<Option<i64>>(2)?.unwrap_or_default());
-    Ok(Unannounced { token: token_in(row, 0)?, generation: generation(row.get(1)?), since })
-}
-
 /// Adds what is known of a token, and when it was last posted, from its columns.
-fn add_record(row: &Row<'_>, first: usize, loaded: &mut Loaded) -> sql::Result<()> {
+pub(super) fn add_record(row: &Row<'_>, first: usize, loaded: &mut Loaded) -> sql::Result<()> {
     let token = token_in(row, first)?;
     let accepted = row.get::<Option<i64>>(first + 5)?.map(UnixTime);
     let recent = UnixTime(UnixTime::now().0.saturating_sub(RECENT));

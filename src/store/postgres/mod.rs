@@ -12,6 +12,7 @@ mod lease;
 mod link;
 mod loads;
 mod open;
+mod posters;
 mod reader;
 mod schema;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use check::check_shared;
 use doubts::Doubts;
 pub use events::{EventLog, StoredEvent, tell};
 pub(super) use link::{STATEMENT, Session};
+pub use posters::TokenPost;
 use reader::Reader;
 pub(super) use writes::NodeWrites;
 
