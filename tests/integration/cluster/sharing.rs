@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::faults::notifications::Day;
 use super::super::support::poll;
 use super::super::support::postgres::Postgres;
 use super::scene::{ClusterScene, PATIENCE};
@@ -77,4 +78,29 @@ async fn device_with_accounts_of_two_nodes_gets_one_push_in_a_window() {
         closest.is_none_or(|closest| closest >= Duration::from_millis(3_900)),
         "two pushes within the window: {closest:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn push_that_waits_moves_when_the_account_of_its_node_is_erased_at_another() {
+    let mut scene = ClusterScene::start(3).await;
+    scene.populate(6).await;
+    let owners: Vec<_> = (0..scene.accounts.len()).map(|account| scene.owner_of(account)).collect();
+    // The node of the one that was there first posts for both.
+    let second = owners.iter().position(|owner| *owner != owners[0]).unwrap();
+    let third = (0..3).find(|node| *node != owners[0] && *node != owners[second]).unwrap();
+    for account in [0, second] {
+        let user = scene.accounts[account].user.clone();
+        let reply = scene.register(third, &user, "openpgp:shared").await;
+        assert!(reply.result.starts_with("OK"), "{reply:?}");
+    }
+    scene.accounts[second].tokens.push("openpgp:shared".to_owned());
+    scene.notifications.day(Day::Failing);
+    scene.deliver(second).await;
+    let tried = poll(PATIENCE, || scene.notifications.refused() >= 2).await;
+    assert!(tried, "the account's own token and the shared one");
+    let mut client = scene.client(third, &scene.accounts[0].user).await;
+    let reply = client.command("c2 SETMETADATA INBOX (/private/devicetoken NIL)").await;
+    assert!(reply.result.starts_with("OK"), "{reply:?}");
+    scene.notifications.day(Day::Good);
+    scene.settle(PATIENCE).await;
 }
