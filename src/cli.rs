@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use deltapush::commands;
 
 /// An IMAP proxy that brings push notifications to Delta Chat on any mail server.
@@ -94,7 +94,7 @@ pub(crate) enum MainCommand {
     /// Follow the protocol of running sessions until Ctrl-C
     #[command(args_conflicts_with_subcommands = true)]
     Trace(commands::trace::TraceTask),
-    /// Check, copy or re-seal the stored state: accounts, tokens, sealed passwords
+    /// Check, copy, move or re-seal the stored state: accounts, tokens, sealed passwords
     #[command(subcommand)]
     State(StateCommand),
 }
@@ -108,12 +108,35 @@ pub(crate) enum StateCommand {
         /// New file, which must not exist yet
         file: PathBuf,
     },
-    /// Seal all passwords with a new key; deltapush must not be running
+    /// Move the state from the file in `storage.directory` into the database of `storage.postgres`, for several nodes; or back
+    ///
+    /// Both places are in the configuration. deltapush must not be running, on any machine. The new place must be empty:
+    /// states are not merged. All rows are copied and compared; then the old place is marked, so that deltapush does not
+    /// start with it. If anything fails, the state stays where it was: run the command again. The key does not move: machines
+    /// that use the database need a copy of it. The certificates in `certificate.directory` move along.
+    Move {
+        /// New place of the state
+        #[arg(long, value_name = "PLACE")]
+        to: StatePlace,
+        /// Take back an earlier move to this place: use the old place again as it was then, without later changes
+        #[arg(long)]
+        undo: bool,
+    },
+    /// Seal all passwords with a new key; deltapush must not be running, on any machine
     RotateKey {
         /// File with the new key, 32 bytes in base64; required if the key comes from systemd or the environment
         #[arg(long, value_name = "FILE")]
         new_key_file: Option<PathBuf>,
     },
+}
+
+/// A place of the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StatePlace {
+    /// The database of `storage.postgres`
+    Postgres,
+    /// The file in `storage.directory`; remove `storage.postgres` from the configuration afterwards
+    Sqlite,
 }
 
 const AFTER_HELP: &str = "\

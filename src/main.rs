@@ -18,6 +18,7 @@ use deltapush::config::{Config, Environment, LogFormat};
 use deltapush::http::admin::password::Password;
 use deltapush::logging::LogHandle;
 use deltapush::reload::Reloader;
+use deltapush::store::Place;
 use deltapush::tls;
 use deltapush::tls::certs::identity::CertificateSummary;
 use deltapush::tls::certs::{CertificateSet, CertificateSettings};
@@ -29,7 +30,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use zeroizing_alloc::ZeroAlloc;
 
-use cli::{Cli, MainCommand, StateCommand};
+use cli::{Cli, MainCommand, StateCommand, StatePlace};
 use exit_code::{EX_USAGE, error_text, exit_code};
 
 /// Memory is wiped when it is given back: libraries leave copies of passwords and tokens in what they free (TLS records,
@@ -277,6 +278,17 @@ fn state(config: &Config, command: &StateCommand) -> anyhow::Result<()> {
     let said = match command {
         StateCommand::Check => commands::state::check(&config.startup.storage),
         StateCommand::Backup { file } => commands::state::backup(&config.startup.storage, file),
+        StateCommand::Move { to, undo } => {
+            let target = match to {
+                StatePlace::Postgres => Place::Database,
+                StatePlace::Sqlite => Place::File,
+            };
+            if *undo {
+                commands::state::undo_move(config, target)
+            } else {
+                commands::state::move_to(config, target)
+            }
+        }
         StateCommand::RotateKey { new_key_file } => {
             commands::state::rotate_key(&config.startup.storage, new_key_file.as_deref())
         }

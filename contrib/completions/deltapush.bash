@@ -118,6 +118,9 @@ _deltapush() {
             deltapush__subcmd__help__subcmd__state,check)
                 cmd="deltapush__subcmd__help__subcmd__state__subcmd__check"
                 ;;
+            deltapush__subcmd__help__subcmd__state,move)
+                cmd="deltapush__subcmd__help__subcmd__state__subcmd__move"
+                ;;
             deltapush__subcmd__help__subcmd__state,rotate-key)
                 cmd="deltapush__subcmd__help__subcmd__state__subcmd__rotate__subcmd__key"
                 ;;
@@ -136,6 +139,9 @@ _deltapush() {
             deltapush__subcmd__state,help)
                 cmd="deltapush__subcmd__state__subcmd__help"
                 ;;
+            deltapush__subcmd__state,move)
+                cmd="deltapush__subcmd__state__subcmd__move"
+                ;;
             deltapush__subcmd__state,rotate-key)
                 cmd="deltapush__subcmd__state__subcmd__rotate__subcmd__key"
                 ;;
@@ -147,6 +153,9 @@ _deltapush() {
                 ;;
             deltapush__subcmd__state__subcmd__help,help)
                 cmd="deltapush__subcmd__state__subcmd__help__subcmd__help"
+                ;;
+            deltapush__subcmd__state__subcmd__help,move)
+                cmd="deltapush__subcmd__state__subcmd__help__subcmd__move"
                 ;;
             deltapush__subcmd__state__subcmd__help,rotate-key)
                 cmd="deltapush__subcmd__state__subcmd__help__subcmd__rotate__subcmd__key"
@@ -540,7 +549,7 @@ _deltapush() {
             return 0
             ;;
         deltapush__subcmd__help__subcmd__state)
-            opts="check backup rotate-key"
+            opts="check backup move rotate-key"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -568,6 +577,20 @@ _deltapush() {
             return 0
             ;;
         deltapush__subcmd__help__subcmd__state__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        deltapush__subcmd__help__subcmd__state__subcmd__move)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -822,7 +845,7 @@ _deltapush() {
             return 0
             ;;
         deltapush__subcmd__state)
-            opts="-h --config --help check backup rotate-key help"
+            opts="-h --config --help check backup move rotate-key help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -876,7 +899,7 @@ _deltapush() {
             return 0
             ;;
         deltapush__subcmd__state__subcmd__help)
-            opts="check backup rotate-key help"
+            opts="check backup move rotate-key help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -931,6 +954,20 @@ _deltapush() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        deltapush__subcmd__state__subcmd__help__subcmd__move)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         deltapush__subcmd__state__subcmd__help__subcmd__rotate__subcmd__key)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -938,6 +975,28 @@ _deltapush() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        deltapush__subcmd__state__subcmd__move)
+            opts="-h --to --undo --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --to)
+                    COMPREPLY=($(compgen -W "postgres sqlite" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

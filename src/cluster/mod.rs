@@ -17,6 +17,8 @@ pub mod shared;
 mod simulation;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod versions_tests;
 
 use std::future::Future;
 

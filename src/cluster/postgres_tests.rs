@@ -11,24 +11,28 @@ use super::testing::{KeeperCall, RecordingKeeper};
 use super::{NodeId, NodeName, NodeStatus, serve};
 use crate::ownership::{Epoch, Ownership, SLOTS, Slot};
 use crate::store::Store;
-use crate::store::postgres_testing::Database;
+use crate::store::postgres_testing::{Database, Version};
 
 const ALL: usize = SLOTS as usize;
 
 /// A member, on a thread of its own, which can stand still.
-struct Member {
+pub(super) struct Member {
     id: i64,
-    ownership: Ownership,
+    pub(super) ownership: Ownership,
     keeper: Arc<RecordingKeeper>,
-    leave: CancellationToken,
+    pub(super) leave: CancellationToken,
     kill: CancellationToken,
-    runtime: Handle,
-    store: Store,
-    thread: thread::JoinHandle<()>,
+    pub(super) runtime: Handle,
+    pub(super) store: Store,
+    pub(super) thread: thread::JoinHandle<()>,
 }
 
 impl Member {
-    fn join(database: &Database, id: i64) -> Self {
+    pub(super) fn join(database: &Database, id: i64) -> Self {
+        Self::join_as(Version::Present, database, id)
+    }
+
+    pub(super) fn join_as(version: Version, database: &Database, id: i64) -> Self {
         let (ownership, keeper) = (Ownership::of_node(), Arc::new(RecordingKeeper::default()));
         let (leave, kill) = (CancellationToken::new(), CancellationToken::new());
         let settings = database.settings("seal.key");
@@ -39,8 +43,8 @@ impl Member {
             move || {
                 let runtime = Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
-                    let opened = Store::open_postgres(&settings, ownership.clone(), id, drop).await;
-                    let store = opened.unwrap().0;
+                    let opened = version.open(&settings, ownership.clone(), id, drop).await;
+                    let store = opened.unwrap();
                     sender.send((Handle::current(), store.clone())).unwrap();
                     let node = NodeName { id: NodeId(id), name: format!("push-{id}") };
                     tokio::select! {
@@ -54,12 +58,12 @@ impl Member {
         Self { id, ownership, keeper, leave, kill, runtime, store, thread }
     }
 
-    fn owns(&self) -> usize {
+    pub(super) fn owns(&self) -> usize {
         self.ownership.owned().len()
     }
 
     /// Waits until it owns so many slots. Returns the time since `begun`.
-    fn until_owns(&self, slots: usize, begun: Instant) -> Duration {
+    pub(super) fn until_owns(&self, slots: usize, begun: Instant) -> Duration {
         while self.owns() != slots {
             assert!(
                 begun.elapsed() < Duration::from_secs(60),
@@ -73,18 +77,18 @@ impl Member {
     }
 
     /// Its thread stands still, as a process does after SIGSTOP.
-    fn pause(&self, wait: Duration) {
+    pub(super) fn pause(&self, wait: Duration) {
         self.runtime.spawn(async move { thread::sleep(wait) });
     }
 
     /// It ends without a word.
-    fn kill(self) {
+    pub(super) fn kill(self) {
         self.kill.cancel();
         self.thread.join().unwrap();
     }
 }
 
-fn assert_disjoint(members: &[&Member]) {
+pub(super) fn assert_disjoint(members: &[&Member]) {
     for slot in Slot::all() {
         let owners: Vec<(i64, Epoch)> = members
             .iter()

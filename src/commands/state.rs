@@ -1,10 +1,14 @@
-//! `deltapush state`: checks the state, copies it, seals it with a new key.
+//! `deltapush state`: checks the state, copies it, moves it, seals it with a new key.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::admin::format::counted;
-use crate::config::Storage;
-use crate::store::{self, CredentialStorage, OpenError, StoreSettings};
+use crate::cluster::shared;
+use crate::config::{Config, Storage};
+use crate::secret::Secret;
+use crate::store::{
+    self, CertificateFiles, CredentialStorage, OpenError, Place, SharedValue, StoreSettings,
+};
 
 /// Checks the state and changes nothing. Returns a message for the operator.
 ///
@@ -57,6 +61,9 @@ pub fn rotate_key(storage: &Storage, new_key: Option<&Path>) -> Result<String, O
         }
         (None, CredentialStorage::Memory | CredentialStorage::None) => {}
     }
+    if settings.postgres.is_some() {
+        said.push_str("; each node needs the new key before it starts again");
+    }
     if rotated.left > 0 {
         said.push_str(&format!(
             "; {} could not be opened with the old key and wait for a login",
@@ -64,6 +71,52 @@ pub fn rotate_key(storage: &Storage, new_key: Option<&Path>) -> Result<String, O
         ));
     }
     Ok(said)
+}
+
+/// Moves the state into the database, or back into the file. Returns a message for the operator.
+///
+/// # Errors
+/// [`OpenError`]: the state is where it was.
+pub fn move_to(config: &Config, target: Place) -> Result<String, OpenError> {
+    let (settings, machine) =
+        (StoreSettings::new(&config.startup.storage), config.startup.node.name());
+    let certificates = CertificateFolder(config.live.certificate.directory.clone());
+    Ok(store::move_state(&settings, target, &machine, certificates)?.to_string())
+}
+
+/// Uses the source of an earlier move again. Returns a message for the operator.
+///
+/// # Errors
+/// [`OpenError`]; nothing has changed then.
+pub fn undo_move(config: &Config, target: Place) -> Result<String, OpenError> {
+    let settings = StoreSettings::new(&config.startup.storage);
+    let place = store::undo_move(&settings, target, &config.startup.node.name())?;
+    let (other, remedy) = match target {
+        Place::Database => (
+            "database",
+            "remove `storage.postgres` from the configuration, and empty the database before another move",
+        ),
+        Place::File => (
+            "file",
+            "start the nodes with `storage.postgres`, and remove the file before another move",
+        ),
+    };
+    Ok(format!(
+        "the state in {place} is used again, as it was at its move; what the {other} has is left alone: {remedy}"
+    ))
+}
+
+/// The files in the folder of certificates.
+struct CertificateFolder(PathBuf);
+
+impl CertificateFiles for CertificateFolder {
+    fn read(&self) -> Result<Vec<(String, Secret)>, String> {
+        shared::files_of(&self.0).map_err(|error| format!("{}: {error}", self.0.display()))
+    }
+
+    fn write(&self, values: &[SharedValue]) -> Result<usize, String> {
+        shared::put_files(&self.0, values).map_err(|error| error.to_string())
+    }
 }
 
 #[cfg(test)]

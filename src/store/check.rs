@@ -1,6 +1,7 @@
 //! The check behind `deltapush state check`: changes nothing, and works while a deltapush uses the state.
 
 use std::fmt;
+use std::path::Path;
 
 use rusqlite::Connection;
 
@@ -8,7 +9,7 @@ use super::operations::account_in;
 use super::seal::Sealer;
 use super::settings::CredentialStorage;
 use super::sql::{self, Sql, values};
-use super::{OpenError, StoreSettings, directory, key, schema};
+use super::{OpenError, StoreSettings, directory, key, mark, schema};
 
 /// The content of a sound state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,11 +67,27 @@ pub fn check(settings: &StoreSettings) -> Result<StateReport, OpenError> {
     let sql = Sql::Sqlite(&connection);
     Ok(StateReport {
         place: settings.directory.display().to_string(),
-        usage: if in_use { "in use by a running deltapush" } else { "not in use by a deltapush" }
-            .to_owned(),
+        usage: match (mark::of(sql)?, in_use) {
+            (Some(to), _) => format!("moved to {to}"),
+            (None, true) => "in use by a running deltapush".to_owned(),
+            (None, false) => "not in use by a deltapush".to_owned(),
+        },
         key: key(sql, found, &settings.credentials)?,
         ..counted(sql, (found, schema::newest()))?
     })
+}
+
+/// Number of accounts in a state file that was not moved. Zero if there is none, or none that can be read.
+pub(super) fn accounts_in_file(directory: &Path) -> u64 {
+    let count = || {
+        let file = schema::look(directory)?;
+        let sql = Sql::Sqlite(&file);
+        match mark::of(sql)? {
+            Some(_) => Ok(0),
+            None => Ok::<_, OpenError>(count(sql, "SELECT count(*) FROM accounts")?),
+        }
+    };
+    count().unwrap_or_default()
 }
 
 /// A report with the numbers only.
@@ -93,7 +110,7 @@ fn count(sql: Sql<'_>, text: &'static str) -> sql::Result<u64> {
     sql.one(text, values![], |row| Ok(u64::try_from(row.get::<i64>(0)?).unwrap_or_default()))
 }
 
-fn integrity(connection: &Connection) -> Result<(), OpenError> {
+pub(super) fn integrity(connection: &Connection) -> Result<(), OpenError> {
     let what: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if what != "ok" {
         return Err(OpenError::Damaged { what });

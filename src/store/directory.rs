@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -43,15 +43,31 @@ pub(super) fn is_claimed(directory: &Path) -> bool {
     lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-/// Opens a file for writing, and makes it with mode 0600 if it is not there.
+/// Opens a file for writing, and makes it with mode 0600 if it is not there. It belongs to the owner of its folder: a command may
+/// run as root, and the server as another user.
 pub(super) fn private_file(path: &Path) -> Result<File, OpenError> {
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(OpenError::io(path))
+    let mut options = OpenOptions::new();
+    let io = |error| OpenError::io(path)(error);
+    match options.write(true).create_new(true).mode(0o600).open(path) {
+        Ok(file) => {
+            give_to_owner_of_folder(path, &file).map_err(io)?;
+            Ok(file)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            OpenOptions::new().write(true).open(path).map_err(io)
+        }
+        Err(error) => Err(io(error)),
+    }
+}
+
+fn give_to_owner_of_folder(path: &Path, file: &File) -> io::Result<()> {
+    let Some(owner) = path.parent().and_then(|folder| fs::metadata(folder).ok()) else {
+        return Ok(());
+    };
+    if owner.uid() == file.metadata()?.uid() {
+        return Ok(());
+    }
+    fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// Makes a file of mode 0600 that is not there yet, with what `write` puts in. It appears whole and on disk or not at

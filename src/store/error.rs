@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::ErrorCode;
 
+use super::mark::Place;
 use super::postgres_connector::explain as explain_answer;
 use super::seal::SealError;
 use super::sql::{Meaning, SqlError, meaning};
@@ -107,11 +108,84 @@ pub enum OpenError {
         "the state is in the database of storage.postgres, which is backed up by its own tools, such as `pg_dump`; keep a copy of the key that seals passwords in another place"
     )]
     BackupByDatabase,
-    /// Not for a state that nodes share.
+    /// The configuration names no database.
     #[error(
-        "the state is in the database of storage.postgres: a key that several nodes share cannot be replaced by this command"
+        "storage.postgres is not set: the command needs the database there and the file in storage.directory"
     )]
-    SharedKeyStays,
+    NoDatabase,
+    /// The database is empty, and the folder has a state.
+    #[error(
+        "the database of storage.postgres has no accounts, and the file in {} has {accounts}: move them with \
+         `deltapush state move --to postgres`, or remove state.sqlite there", path.display()
+    )]
+    FileNotMoved {
+        /// The folder.
+        path: PathBuf,
+        /// Number of accounts.
+        accounts: u64,
+    },
+    /// Nodes use the database.
+    #[error(
+        "nodes use the database ({nodes}): stop all of them first; one that was killed counts for another ten seconds"
+    )]
+    NodesRun {
+        /// Their names.
+        nodes: String,
+    },
+    /// The target of a move has another state.
+    #[error(
+        "{place} has accounts already, and states are not merged: move to an empty place, or remove what is there"
+    )]
+    NotEmpty {
+        /// The target, in words.
+        place: String,
+    },
+    /// The target of a move is in use with another key.
+    #[error(
+        "the database was in use with another key: make it again, empty (DROP DATABASE, CREATE DATABASE), and repeat the command"
+    )]
+    OtherKey,
+    /// The copy differs.
+    #[error(
+        "the copy of the {table} is not the same as the source: nothing was changed; report this as a bug"
+    )]
+    NotTheSame {
+        /// The rows, in words.
+        table: &'static str,
+    },
+    /// The state was not moved.
+    #[error("the state in {place} is not marked as moved: there is nothing to undo")]
+    NotMoved {
+        /// Its place, in words.
+        place: String,
+    },
+    /// The files of certificates cannot be moved.
+    #[error("the files of certificates cannot be moved: {0}")]
+    CertificateFiles(String),
+    /// PostgreSQL stores no NUL.
+    #[error("a text with a NUL character cannot be stored in PostgreSQL")]
+    Nul,
+    /// The same, in this table.
+    #[error(
+        "the {table} have a text with a NUL character, which PostgreSQL does not store: erase that account first"
+    )]
+    NulIn {
+        /// The rows, in words.
+        table: &'static str,
+    },
+    /// The answer to a commit was lost.
+    #[error(
+        "the database has not confirmed the change, which may be done or not ({0}); run the command again"
+    )]
+    Unconfirmed(String),
+    /// The state is elsewhere.
+    #[error("{}", moved(*place, to))]
+    Moved {
+        /// The place of the copy that is left.
+        place: Place,
+        /// The place of the state, in words.
+        to: String,
+    },
     /// There is no room for the state's journal.
     #[error("the disk is full and the state cannot be opened: make room in storage.directory")]
     DiskFull,
@@ -218,6 +292,9 @@ pub enum StoreError {
     /// The database refuses a statement.
     #[error("the database refuses a statement: {0}")]
     Refused(Arc<str>),
+    /// The state is not as it was at this node's start any more; the operator has changed it while the node stood still.
+    #[error("{0} while this node stood still: start it again")]
+    Outdated(&'static str),
     /// Another change at the same time was in the way again and again.
     #[error("the database undid the change because of other changes at the same time")]
     Collision,
@@ -257,6 +334,7 @@ impl StoreError {
             }
             Self::Damaged(_)
             | Self::Refused(_)
+            | Self::Outdated(_)
             | Self::Nul
             | Self::Closed
             | Self::NotOwner
@@ -289,6 +367,7 @@ impl From<SqlError> for OpenError {
             SqlError::Sqlite(error) => error.into(),
             SqlError::Postgres(error) => match meaning(&error) {
                 Meaning::Unavailable => Self::Unavailable(explain_answer(&error)),
+                Meaning::Nul => Self::Nul,
                 _ => Self::Refused(explain_answer(&error)),
             },
             SqlError::Late => Self::Unavailable(error.to_string()),
@@ -319,6 +398,22 @@ impl From<tokio_postgres::Error> for StoreError {
             Meaning::Refused => Self::Refused(explain_answer(&error).into()),
         }
     }
+}
+
+fn moved(place: Place, to: &str) -> String {
+    let (here, set, back, undo) = match place {
+        Place::File => {
+            ("file in storage.directory", "set `storage.postgres` again", "sqlite", "postgres")
+        }
+        Place::Database => {
+            ("database of storage.postgres", "remove `storage.postgres`", "postgres", "sqlite")
+        }
+    };
+    format!(
+        "the state was moved to {to}, and the {here} is the copy from that time: {set} to use the state there, or bring it back \
+         with `deltapush state move --to {back}`; to use the old copy without what has changed since: \
+         `deltapush state move --to {undo} --undo`"
+    )
 }
 
 /// No room for the file, its journal, or the journal's index, which SQLite calls by another name.

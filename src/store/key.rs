@@ -49,23 +49,30 @@ pub(super) fn sealer(sql: Sql<'_>, source: &KeySource) -> Result<Sealer, OpenErr
 /// The same, where several nodes seal with one key: only the first one makes it or brings it, and the others have to have the
 /// same. The caller holds the lock of the tables.
 pub(super) fn shared_sealer(sql: Sql<'_>, source: &KeySource) -> Result<Sealer, OpenError> {
-    let is_made =
-        sql.optional("SELECT 1 FROM meta WHERE name = 'key_check'", values![], |_| Ok(()))?;
-    if is_made.is_none() {
+    if check(sql)?.is_none() {
         return sealer(sql, source);
     }
-    shared_fitting(sql, source)
+    match (look(sql, source)?, source) {
+        (Some(MatchingKey::InPlace(sealer)), _) => Ok(sealer),
+        (Some(MatchingKey::Waiting(sealer)), KeySource::File(path)) => {
+            put_in_place(path)?;
+            Ok(sealer)
+        }
+        _ => Err(shared_unfit(source)?),
+    }
 }
 
-/// The key that the nodes seal with.
-pub(super) fn shared_fitting(sql: Sql<'_>, source: &KeySource) -> Result<Sealer, OpenError> {
-    match fitting(sql, present(source)?)? {
-        Some(sealer) => Ok(sealer),
-        None => Err(match unfit(source)? {
-            OpenError::KeyMissing { path } => OpenError::SharedKeyMissing { path },
-            _ => OpenError::SharedKeyWrong { place: source.to_string() },
-        }),
-    }
+/// The key that the nodes seal with. Changes nothing.
+pub(super) fn shared_fitting(sql: Sql<'_>, source: &KeySource) -> Result<MatchingKey, OpenError> {
+    look(sql, source)?.map_or_else(|| Err(shared_unfit(source)?), Ok)
+}
+
+/// Why the content of `source` cannot be the key that the nodes seal with.
+fn shared_unfit(source: &KeySource) -> Result<OpenError, OpenError> {
+    Ok(match unfit(source)? {
+        OpenError::KeyMissing { path } => OpenError::SharedKeyMissing { path },
+        _ => OpenError::SharedKeyWrong { place: source.to_string() },
+    })
 }
 
 /// A key that the check was made with.
@@ -106,13 +113,13 @@ pub(super) fn look(sql: Sql<'_>, source: &KeySource) -> Result<Option<MatchingKe
 fn fitting(sql: Sql<'_>, key: Option<SealingKey>) -> Result<Option<Sealer>, OpenError> {
     let Some(key) = key else { return Ok(None) };
     let sealer = Sealer::new(&key)?;
-    let check: Option<Vec<u8>> =
-        sql.optional("SELECT value FROM meta WHERE name = 'key_check'", values![], |row| {
-            row.get(0)
-        })?;
-    let fits = check
-        .is_some_and(|check| sealer.unseal_bytes(CHECK, &check).is_ok_and(|plain| plain == CHECK));
+    let fits = check(sql)?.is_some_and(|check| opens(&sealer, &check));
     Ok(fits.then_some(sealer))
+}
+
+/// The sealed text by which the key is recognized, if a key was ever in use.
+pub(super) fn check(sql: Sql<'_>) -> sql::Result<Option<Vec<u8>>> {
+    sql.optional("SELECT value FROM meta WHERE name = 'key_check'", values![], |row| row.get(0))
 }
 
 /// Why what is in `source` cannot be the key.
@@ -129,6 +136,20 @@ pub(super) fn any_sealed(sql: Sql<'_>) -> sql::Result<bool> {
         values![],
         |row| row.get(0),
     )
+}
+
+/// Refuses a place for a state without accounts, where another key was in use: values that nodes share are sealed with it. A copy
+/// that a move has left is replaced as a whole.
+pub(super) fn refuse_other(sql: Sql<'_>, sealer: &Sealer, is_copy: bool) -> Result<(), OpenError> {
+    let is_other = |check: Vec<u8>| !opens(sealer, &check);
+    if !is_copy && check(sql)?.is_some_and(is_other) {
+        return Err(OpenError::OtherKey);
+    }
+    Ok(())
+}
+
+fn opens(sealer: &Sealer, check: &[u8]) -> bool {
+    sealer.unseal_bytes(CHECK, check).is_ok_and(|plain| plain == CHECK)
 }
 
 pub(super) fn note_check(sql: Sql<'_>, sealer: &Sealer) -> Result<(), OpenError> {

@@ -19,6 +19,8 @@ pub(crate) mod lease_rows;
 mod lessons;
 mod load;
 mod mailboxes;
+mod mark;
+mod moving;
 mod operations;
 mod pgpass;
 mod postgres;
@@ -48,6 +50,8 @@ pub use error::{OpenError, StoreError};
 pub use habit::{FetchHabit, FetchLesson, Fetches};
 pub use lease_rows::{NodeId, NodeStatus};
 pub use mailboxes::Noticed;
+pub use mark::Place;
+pub use moving::{CertificateFiles, MoveReport, move_state, undo_move};
 #[cfg(test)]
 pub(crate) use postgres::testing as postgres_testing;
 pub use postgres::{EventLog, StoredEvent, TokenPost, check_shared};
@@ -116,6 +120,7 @@ impl Store {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         schema::migrate(&transaction)?;
         let sql = Sql::Sqlite(&transaction);
+        mark::refuse(sql, Place::File)?;
         let sealer = match &settings.credentials {
             CredentialStorage::Sealed(source) => Some(key::sealer(sql, source)?),
             CredentialStorage::Memory | CredentialStorage::None => None,

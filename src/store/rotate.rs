@@ -10,10 +10,11 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::key::{self, SealingKey};
 use super::operations::{RowId, account_in};
+use super::postgres::rotate_shared;
 use super::seal::Sealer;
 use super::settings::{CredentialStorage, KeySource, StoreSettings};
 use super::sql::{Sql, values};
-use super::{OpenError, directory, schema};
+use super::{OpenError, directory, mark, schema};
 use crate::account::AccountId;
 
 /// The result of a rotation.
@@ -35,13 +36,10 @@ pub struct Rotated {
 /// # Errors
 /// [`OpenError`]; nothing has changed then. While a deltapush works with the state it is [`OpenError::InUse`].
 pub fn rotate(settings: &StoreSettings, new_key: Option<&Path>) -> Result<Rotated, OpenError> {
-    if settings.postgres.is_some() {
-        return Err(OpenError::SharedKeyStays);
-    }
     let CredentialStorage::Sealed(source) = &settings.credentials else {
         return Err(OpenError::NotSealed);
     };
-    if !settings.directory.exists() {
+    if settings.postgres.is_none() && !settings.directory.exists() {
         return Err(OpenError::Absent { path: settings.directory.clone() });
     }
     let new = match (new_key, source) {
@@ -50,6 +48,9 @@ pub fn rotate(settings: &StoreSettings, new_key: Option<&Path>) -> Result<Rotate
         (None, KeySource::File(_)) => key::random()?,
         (None, _) => return Err(OpenError::NewKeyNeeded { place: source.to_string() }),
     };
+    if settings.postgres.is_some() {
+        return rotate_shared(settings, source.clone(), new);
+    }
     let _lock = directory::claim(&settings.directory)?;
     // Only now: what is not there is not made.
     drop(schema::look(&settings.directory)?);
@@ -84,6 +85,7 @@ impl<'a> Rotation<'a> {
     ) -> Result<Self, OpenError> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         schema::migrate(&transaction)?;
+        mark::refuse(Sql::Sqlite(&transaction), mark::Place::File)?;
         let old = key::sealer(Sql::Sqlite(&transaction), source)?;
         Ok(Self { transaction, source, old, new })
     }

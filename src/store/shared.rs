@@ -3,8 +3,9 @@
 
 use super::operations::{Operation, Result};
 use super::postgres::StoredEvent;
-use super::sql::values;
-use super::{Store, StoreError};
+use super::seal::{SealError, Sealer};
+use super::sql::{self, Sql, values};
+use super::{OpenError, Store, StoreError};
 use crate::secret::Secret;
 
 /// The data to which a sealed value is bound, before its name.
@@ -49,17 +50,8 @@ impl Store {
 
 impl Operation<'_> {
     fn shared_values(&self) -> Result<Vec<SharedValue>> {
-        let rows: Vec<(String, i64, Vec<u8>)> = self.sql.rows(
-            "SELECT name, version, value FROM shared ORDER BY name",
-            values![],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-        )?;
         let Some(sealer) = self.sealer else { return Ok(Vec::new()) };
-        let open = |(name, version, sealed): (String, i64, Vec<u8>)| {
-            let value = Secret::new(sealer.unseal_bytes(&associated(&name), &sealed)?);
-            Ok(SharedValue { name, version, value })
-        };
-        rows.into_iter().map(open).collect()
+        rows(self.sql)?.into_iter().map(|row| Ok(open(sealer, row)?)).collect()
     }
 
     fn share_value(
@@ -89,6 +81,52 @@ impl Operation<'_> {
         }
         Ok(version)
     }
+}
+
+/// The name, the version, and the sealed value.
+type SharedRow = (String, i64, Vec<u8>);
+
+fn rows(sql: Sql<'_>) -> sql::Result<Vec<SharedRow>> {
+    sql.rows("SELECT name, version, value FROM shared ORDER BY name", values![], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    })
+}
+
+fn open(sealer: &Sealer, (name, version, sealed): SharedRow) -> Result<SharedValue, SealError> {
+    let value = Secret::new(sealer.unseal_bytes(&associated(&name), &sealed)?);
+    Ok(SharedValue { name, version, value })
+}
+
+/// All values, while no node is at work.
+pub(super) fn all(sql: Sql<'_>, sealer: &Sealer) -> Result<Vec<SharedValue>, OpenError> {
+    rows(sql)?.into_iter().map(|row| Ok(open(sealer, row)?)).collect()
+}
+
+/// Replaces all values by these, while no node is at work.
+pub(super) fn replace_all(
+    sql: Sql<'_>,
+    sealer: &Sealer,
+    values: &[(String, Secret)],
+) -> Result<(), OpenError> {
+    sql.execute("DELETE FROM shared", values![])?;
+    for (name, value) in values {
+        let sealed = sealer.seal_bytes(&associated(name), value.expose())?;
+        sql.execute(
+            "INSERT INTO shared (name, version, value) VALUES (?1, 1, ?2)",
+            values![name, sealed],
+        )?;
+    }
+    Ok(())
+}
+
+/// Seals all values with the new key. Those that the old one does not open stay as they are.
+pub(super) fn reseal(sql: Sql<'_>, old: &Sealer, new: &Sealer) -> Result<(), OpenError> {
+    for row in rows(sql)? {
+        let Ok(SharedValue { name, value, .. }) = open(old, row) else { continue };
+        let sealed = new.seal_bytes(&associated(&name), value.expose())?;
+        sql.execute("UPDATE shared SET value = ?2 WHERE name = ?1", values![name, sealed])?;
+    }
+    Ok(())
 }
 
 fn associated(name: &str) -> Vec<u8> {

@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use super::Folder;
 
 /// Every command and subcommand.
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "",
     "run",
     "check",
@@ -24,6 +24,7 @@ const COMMANDS: [&str; 19] = [
     "state",
     "state check",
     "state backup",
+    "state move",
     "state rotate-key",
 ];
 

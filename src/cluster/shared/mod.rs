@@ -38,6 +38,30 @@ const FILE: &str = "certificate/";
 const TICKETS: &str = "ticket keys";
 const PROOFS: &str = "challenges";
 
+/// The files of a folder of certificates that all nodes are to have, as values of the database.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn files_of(folder: &Path) -> std::io::Result<Vec<(String, Secret)>> {
+    let files = Folder::new(folder).news()?;
+    Ok(files.into_iter().map(|file| (format!("{FILE}{}", file.name), file.content)).collect())
+}
+
+/// Writes the files among these values into a folder of certificates. Returns their number.
+///
+/// # Errors
+/// [`CertificateError`].
+pub fn put_files(folder: &Path, values: &[SharedValue]) -> Result<usize, CertificateError> {
+    let mut folder = Folder::new(folder);
+    let files = values.iter().filter_map(|value| Some((value.name.strip_prefix(FILE)?, value)));
+    let mut count = 0_usize;
+    for (name, SharedValue { version, value, .. }) in files {
+        folder.take(name, value, *version)?;
+        count = count.saturating_add(1);
+    }
+    Ok(count)
+}
+
 /// Why a node cannot take over what all nodes show. The operator's to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum SharedError {

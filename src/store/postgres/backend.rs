@@ -15,6 +15,7 @@ use super::super::worker::{Backend, Batch, Job, Jobs};
 use super::super::{Change, StoreError};
 use super::doubts::Doubts;
 use super::link::{Link, Session};
+use super::premises::Premises;
 use super::writes::NodeWrites;
 use crate::ownership::{Ownership, Slot};
 
@@ -30,6 +31,7 @@ pub(super) struct PostgresBackend {
     /// The number of this node.
     pub(super) node: i64,
     pub(super) doubts: Arc<Doubts>,
+    pub(super) premises: Arc<Premises>,
 }
 
 /// A transaction that was committed.
@@ -125,6 +127,9 @@ impl PostgresBackend {
             }
             committed.failures.push(failure);
         }
+        if tells {
+            self.premises.hold(connection)?;
+        }
         match connection.batch(if tells { "NOTIFY deltapush; COMMIT" } else { "COMMIT" }) {
             Ok(()) => Ok(committed),
             Err(error) => {
@@ -174,7 +179,10 @@ fn add(batch: &mut Batch, jobs: Jobs, result: Result<Committed, StoreError>) {
     let shows_trouble = |error: &StoreError| {
         matches!(
             error,
-            StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::Damaged(_)
+            StoreError::Unavailable(_)
+                | StoreError::Refused(_)
+                | StoreError::Outdated(_)
+                | StoreError::Damaged(_)
         )
     };
     batch.failed = batch.failed.take().or(failures.into_iter().find(shows_trouble));

@@ -5,10 +5,12 @@ use tokio::sync::watch;
 
 use super::super::check::{counted, damaged};
 use super::super::postgres_connector::PostgresConnector;
-use super::super::sql::{Sql, values};
-use super::super::{CredentialStorage, KeyReport, OpenError, StateReport, StoreSettings, key};
+use super::super::sql::{self, Sql, values};
+use super::super::{
+    CredentialStorage, KeyReport, OpenError, StateReport, StoreSettings, key, mark,
+};
 use super::link::{Link, Role, Session};
-use super::{open, schema};
+use super::{Schema, open, schema};
 
 /// Looks through the state in the database of `settings`. Blocks, in a thread of its own.
 ///
@@ -47,7 +49,7 @@ fn report(
     open::in_transaction(runtime, session, |connection| {
         let sql = Sql::Postgres(connection);
         let (found, needed) = schema::version(sql)?;
-        let known = schema::newest();
+        let known = Schema::PRESENT.newest();
         if found == 0 {
             return Err(OpenError::NoTables);
         }
@@ -62,12 +64,20 @@ fn report(
     })
 }
 
-fn nodes(sql: Sql<'_>) -> Result<String, OpenError> {
-    let names: Vec<String> = sql.rows(
+/// The names of the nodes that hold a lease.
+pub(super) fn living_nodes(sql: Sql<'_>) -> sql::Result<Vec<String>> {
+    sql.rows(
         "SELECT name FROM nodes WHERE lease_until > clock_timestamp() ORDER BY name",
         values![],
         |row| row.get(0),
-    )?;
+    )
+}
+
+fn nodes(sql: Sql<'_>) -> Result<String, OpenError> {
+    if let Some(to) = mark::of(sql)? {
+        return Ok(format!("moved to {to}"));
+    }
+    let names = living_nodes(sql)?;
     Ok(if names.is_empty() {
         "not in use by a deltapush".to_owned()
     } else {
@@ -80,7 +90,7 @@ fn key_report(sql: Sql<'_>, credentials: &CredentialStorage) -> Result<KeyReport
     if !key::any_sealed(sql)? {
         return Ok(KeyReport::NothingSealed);
     }
-    let sealer = key::shared_fitting(sql, source)?;
-    let damaged = damaged(sql, false, &sealer)?;
+    let found = key::shared_fitting(sql, source)?;
+    let damaged = damaged(sql, false, found.sealer())?;
     Ok(KeyReport::Opens { place: source.to_string(), damaged })
 }

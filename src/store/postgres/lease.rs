@@ -14,6 +14,9 @@ use super::super::lease_rows::{
     SlotFact,
 };
 use super::super::{Store, StoreError};
+use super::Shared;
+use super::premises::{self, Premises};
+use super::schema::Schema;
 use crate::ownership::{Epoch, Slot};
 
 /// Time limit for the status of all nodes.
@@ -48,7 +51,8 @@ impl Store {
         request: &LeaseRequest,
         limit: Duration,
     ) -> Result<LeaseFacts, StoreError> {
-        self.lease_session(limit, async |client| run(client, node, request).await).await
+        let shared = self.shared()?;
+        self.lease_session(limit, async |client| run(client, shared, node, request).await).await
     }
 
     /// All nodes, by name.
@@ -66,6 +70,7 @@ impl Store {
                     &[],
                 )
                 .await
+                .map_err(StoreError::from)
         });
         rows.await?.iter().map(|row| Ok(status(row)?)).collect()
     }
@@ -74,12 +79,12 @@ impl Store {
     async fn lease_session<T>(
         &self,
         limit: Duration,
-        run: impl AsyncFnOnce(&mut Client) -> Result<T, Error>,
+        run: impl AsyncFnOnce(&mut Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let session = self.shared()?.listener.session().await?;
         let query = async { run(&mut *session.client.lock().await).await };
         match timeout(limit, query).await {
-            Ok(found) => Ok(found?),
+            Ok(found) => found,
             Err(_) => {
                 session.discard();
                 Err(StoreError::Unavailable("no answer in time".into()))
@@ -90,12 +95,13 @@ impl Store {
 
 async fn run(
     client: &mut Client,
+    shared: &Shared,
     node: &NodeIdentity,
     request: &LeaseRequest,
-) -> Result<LeaseFacts, Error> {
+) -> Result<LeaseFacts, StoreError> {
     let transaction = client.transaction().await?;
     let is_news = match request {
-        LeaseRequest::Renew(renewal) => renew(&transaction, node, renewal).await?,
+        LeaseRequest::Renew(renewal) => renew(&transaction, shared, node, renewal).await?,
         LeaseRequest::Release => release(&transaction, node.id).await?,
     };
     if is_news {
@@ -111,11 +117,12 @@ async fn run(
 /// Reports if it changed anything that other nodes wait for.
 async fn renew(
     transaction: &Transaction<'_>,
+    shared: &Shared,
     node: &NodeIdentity,
     renewal: &Renewal,
-) -> Result<bool, Error> {
+) -> Result<bool, StoreError> {
     let known = if renewal.join {
-        join(transaction, node).await?;
+        join(transaction, shared.schema, node).await?;
         None
     } else {
         match extend(transaction, node, renewal.leaving).await? {
@@ -124,6 +131,7 @@ async fn renew(
             known => known,
         }
     };
+    hold(transaction, &shared.premises).await?;
     let buried = bury(transaction, &renewal.bury).await?;
     let claimed = change(transaction, node.id, &CLAIM, &renewal.claim).await?;
     change(transaction, node.id, &MARK, &renewal.mark).await?;
@@ -132,8 +140,12 @@ async fn renew(
     Ok(known != Some(renewal.leaving) || buried + claimed + ready + given > 0)
 }
 
-async fn join(transaction: &Transaction<'_>, node: &NodeIdentity) -> Result<(), Error> {
-    let (oldest, newest) = Store::schema_range();
+async fn join(
+    transaction: &Transaction<'_>,
+    schema: Schema,
+    node: &NodeIdentity,
+) -> Result<(), Error> {
+    let (oldest, newest) = schema.range();
     transaction
         .execute(
             "INSERT INTO nodes (id, name, program, schema_min, schema_max, lease_until)
@@ -150,6 +162,13 @@ async fn join(transaction: &Transaction<'_>, node: &NodeIdentity) -> Result<(), 
         )
         .await?;
     Ok(())
+}
+
+/// Makes sure that the node works with the state as it is.
+async fn hold(transaction: &Transaction<'_>, premises: &Premises) -> Result<(), StoreError> {
+    let statement = premises::CHANGED.replace('?', "$");
+    let row = transaction.query_opt(&statement, &[&premises.key_check, &premises.known]).await?;
+    premises::outdated(row.map(|row| row.try_get(0)).transpose()?)
 }
 
 /// Renews the row. Returns if the node was leaving before, or nothing if it has no row.

@@ -11,9 +11,12 @@ mod events;
 mod lease;
 mod link;
 mod loads;
+mod offline;
 mod open;
 mod posters;
+mod premises;
 mod reader;
+mod rotate;
 mod schema;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -30,8 +33,12 @@ pub use check::check_shared;
 use doubts::Doubts;
 pub use events::{EventLog, StoredEvent, tell};
 pub(super) use link::{STATEMENT, Session};
+pub(super) use offline::{MissingTables, commit, offline};
 pub use posters::TokenPost;
+use premises::Premises;
 use reader::Reader;
+pub(super) use rotate::rotate_shared;
+pub(super) use schema::Schema;
 pub(super) use writes::NodeWrites;
 
 use crate::ownership::Ownership;
@@ -46,6 +53,8 @@ pub(super) struct Shared {
     ownership: Ownership,
     node: i64,
     doubts: Arc<Doubts>,
+    schema: Schema,
+    premises: Arc<Premises>,
 }
 
 impl Shared {
@@ -62,12 +71,6 @@ impl Store {
     #[must_use]
     pub fn is_shared(&self) -> bool {
         self.shared.is_some()
-    }
-
-    /// The versions of the tables that this deltapush can work with: the oldest and the newest.
-    #[must_use]
-    pub fn schema_range() -> (i64, i64) {
-        schema::range()
     }
 
     fn shared(&self) -> Result<&Shared, StoreError> {

@@ -9,17 +9,19 @@ use super::super::directory;
 use super::super::postgres_connector::PostgresConnector;
 use super::super::postgres_settings::PostgresSettings;
 use super::super::seal::Sealer;
-use super::super::sql::{PostgresSql, Sql};
+use super::super::sql::{PostgresSql, Sql, values};
 use super::super::worker::Worker;
 use super::super::{
-    Change, CredentialStorage, Loaded, OpenError, Store, StoreSettings, key, known_logins, load,
+    Change, CredentialStorage, Loaded, OpenError, Place, Store, StoreSettings, check, key,
+    known_logins, load, mark,
 };
 use super::Shared;
 use super::backend::PostgresBackend;
 use super::doubts::Doubts;
 use super::link::{Link, Role, Session};
+use super::premises::Premises;
 use super::reader::Reader;
-use super::schema;
+use super::schema::{self, Schema};
 use crate::ownership::Ownership;
 
 impl Store {
@@ -36,6 +38,17 @@ impl Store {
         node: i64,
         changed: impl Fn(Change) + Send + 'static,
     ) -> Result<(Self, Loaded), OpenError> {
+        Self::open_version(settings, Schema::PRESENT, ownership, node, changed).await
+    }
+
+    /// The same, as a version that knows these tables.
+    pub(in crate::store) async fn open_version(
+        settings: &StoreSettings,
+        schema: Schema,
+        ownership: Ownership,
+        node: i64,
+        changed: impl Fn(Change) + Send + 'static,
+    ) -> Result<(Self, Loaded), OpenError> {
         let Some(postgres) = &settings.postgres else { return Err(OpenError::Postgres) };
         // For the socket of commands, the password of the web page, and the key.
         directory::make(&settings.directory)?;
@@ -46,9 +59,10 @@ impl Store {
         let writer =
             Link::open(connector.clone(), Role::Statements, none.clone(), failing.clone()).await?;
         let session = writer.session().await.map_err(|error| unavailable(&error))?;
-        let credentials = settings.credentials.clone();
-        let (sealer, loaded) =
-            on_thread(move |runtime| prepare(runtime, &session, &credentials)).await?;
+        let settings = settings.clone();
+        let Prepared { sealer, premises, loaded } =
+            on_thread(move |runtime| prepare(runtime, &session, schema, &settings)).await?;
+        let premises = Arc::new(premises);
         let link = Link::open(connector.clone(), Role::Statements, none, idle.clone()).await?;
         let reader = Reader { link, sealer: sealer.clone() };
         let listener = Link::open(connector, Role::Listener, news.clone(), idle).await?;
@@ -60,10 +74,11 @@ impl Store {
             sealer,
             ownership: ownership.clone(),
             node,
+            premises: Arc::clone(&premises),
         };
         let worker = Worker::start(backend, failing, Box::new(changed))?;
         let news = news.subscribe();
-        let shared = Shared { reader, listener, news, ownership, node, doubts };
+        let shared = Shared { reader, listener, news, ownership, node, doubts, schema, premises };
         Ok((Self { worker: Arc::new(worker), shared: Some(Arc::new(shared)) }, loaded))
     }
 }
@@ -106,15 +121,25 @@ pub(super) fn in_transaction<T>(
     done
 }
 
+/// The findings of a node at its start.
+struct Prepared {
+    sealer: Option<Arc<Sealer>>,
+    premises: Premises,
+    loaded: Loaded,
+}
+
 fn prepare(
     runtime: &Handle,
     session: &Session,
-    credentials: &CredentialStorage,
-) -> Result<(Option<Arc<Sealer>>, Loaded), OpenError> {
+    schema: Schema,
+    settings: &StoreSettings,
+) -> Result<Prepared, OpenError> {
     in_transaction(runtime, session, |connection| {
-        schema::migrate(connection)?;
+        schema::migrate(connection, schema)?;
         let sql = Sql::Postgres(connection);
-        let sealer = match credentials {
+        mark::refuse(sql, Place::Database)?;
+        refuse_forgotten_file(sql, settings)?;
+        let sealer = match &settings.credentials {
             CredentialStorage::Sealed(source) => Some(Arc::new(key::shared_sealer(sql, source)?)),
             CredentialStorage::Memory | CredentialStorage::None => None,
         };
@@ -124,6 +149,18 @@ fn prepare(
             login_key: Some(known_logins::key(sql)?),
             ..Loaded::default()
         };
-        Ok((sealer, loaded))
+        let premises = Premises { known: schema.newest(), key_check: key::check(sql)? };
+        Ok(Prepared { sealer, premises, loaded })
     })
+}
+
+/// Refuses an empty database while the folder has a state with accounts, which nobody would watch.
+fn refuse_forgotten_file(sql: Sql<'_>, settings: &StoreSettings) -> Result<(), OpenError> {
+    let is_empty: bool =
+        sql.one("SELECT NOT EXISTS (SELECT 1 FROM accounts)", values![], |row| row.get(0))?;
+    let accounts = if is_empty { check::accounts_in_file(&settings.directory) } else { 0 };
+    if accounts > 0 {
+        return Err(OpenError::FileNotMoved { path: settings.directory.clone(), accounts });
+    }
+    Ok(())
 }

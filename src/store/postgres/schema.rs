@@ -7,6 +7,7 @@ use super::super::sql::{self, Sql, SqlError, values};
 use super::super::{OpenError, sql::PostgresSql};
 
 /// A step from one version of the tables to the next. One that has been released is never changed.
+#[derive(Clone, Copy)]
 struct Step {
     statements: &'static str,
     /// The version that a deltapush has to know in order to work with the tables after this step.
@@ -14,7 +15,7 @@ struct Step {
 }
 
 /// The lock that a node holds while it looks at the version, migrates, and makes keys: `deltapush` in ASCII, cut to eight bytes.
-const LOCK: &str = "SELECT pg_advisory_xact_lock(7234309784894338163)";
+pub(super) const LOCK: &str = "SELECT pg_advisory_xact_lock(7234309784894338163)";
 
 /// The steps. Integers are BIGINT throughout, also flags, and names are compared byte by byte, as in a state file.
 const STEPS: &[Step] = &[Step {
@@ -126,15 +127,24 @@ CREATE TABLE shared (
 );",
 }];
 
-/// The versions of the tables that this deltapush can work with, if their last step allows it: the oldest and the newest.
-pub(super) fn range() -> (i64, i64) {
-    let newest = newest();
-    ((newest - 1).max(1), newest)
-}
+/// The versions of the tables that a deltapush knows.
+#[derive(Clone, Copy)]
+pub(in crate::store) struct Schema(&'static [Step]);
 
-/// The newest version that is known.
-pub(in crate::store) fn newest() -> i64 {
-    i64::try_from(STEPS.len()).unwrap_or(i64::MAX)
+impl Schema {
+    /// Those that this deltapush knows.
+    pub(in crate::store) const PRESENT: Self = Self(STEPS);
+
+    /// The versions that it can work with, if their last step allows it: the oldest and the newest.
+    pub(super) fn range(self) -> (i64, i64) {
+        let newest = self.newest();
+        ((newest - 1).max(1), newest)
+    }
+
+    /// The newest version.
+    pub(in crate::store) fn newest(self) -> i64 {
+        i64::try_from(self.0.len()).unwrap_or(i64::MAX)
+    }
 }
 
 /// The version of the tables, and the one that a deltapush has to know. Zero if there are none.
@@ -154,12 +164,12 @@ fn number(sql: Sql<'_>, name: &str) -> sql::Result<i64> {
     number.ok_or(SqlError::NoRow)
 }
 
-/// Brings the tables to the present version, within a transaction, after which the lock is free again.
-pub(super) fn migrate(connection: &PostgresSql<'_>) -> Result<(), OpenError> {
+/// Brings the tables to the newest version of `schema`, within a transaction, after which the lock is free again.
+pub(super) fn migrate(connection: &PostgresSql<'_>, schema: Schema) -> Result<(), OpenError> {
     connection.batch(LOCK)?;
     let sql = Sql::Postgres(connection);
     let (found, needed) = version(sql)?;
-    let known = newest();
+    let known = schema.newest();
     if needed > known {
         return Err(OpenError::TooOld { found, needed, known });
     }
@@ -167,9 +177,13 @@ pub(super) fn migrate(connection: &PostgresSql<'_>) -> Result<(), OpenError> {
         return Ok(());
     }
     let taken = usize::try_from(found).unwrap_or_default();
-    let steps = STEPS.get(taken..).unwrap_or_default();
-    let needed = steps.iter().map(|step| step.needs).max().unwrap_or(known);
-    if found > 0 {
+    let steps = schema.0.get(taken..).unwrap_or_default();
+    let before = needed;
+    let needed = steps.iter().map(|step| step.needs).max().unwrap_or(known).max(before);
+    if found > 0 && needed > before {
+        // A node that renews its lease just now is seen; a later one sees the new version.
+        connection
+            .batch("LOCK TABLE nodes IN EXCLUSIVE MODE; LOCK TABLE events IN EXCLUSIVE MODE")?;
         refuse_older_nodes(sql, needed)?;
     }
     for step in steps {
@@ -196,4 +210,24 @@ fn refuse_older_nodes(sql: Sql<'_>, needed: i64) -> Result<(), OpenError> {
         return Ok(());
     }
     Err(OpenError::TooNew { nodes: older.join(", ") })
+}
+
+#[cfg(test)]
+impl Schema {
+    /// The schema of a version that follows this one: a step that adds a column, of which older versions know nothing. With
+    /// `contracts` that of the version after it, which removes the column again.
+    pub(in crate::store) fn of_later_version(contracts: bool) -> Self {
+        let present = Self::PRESENT.newest();
+        let expand = Step {
+            needs: present,
+            statements: "ALTER TABLE accounts ADD COLUMN dummy BIGINT NOT NULL DEFAULT 7;
+                 CREATE TABLE dummies (name TEXT PRIMARY KEY)",
+        };
+        let contract = Step {
+            needs: present + 1,
+            statements: "ALTER TABLE accounts DROP COLUMN dummy; DROP TABLE dummies",
+        };
+        let later = if contracts { vec![expand, contract] } else { vec![expand] };
+        Self([STEPS, &later].concat().leak())
+    }
 }

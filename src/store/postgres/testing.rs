@@ -8,9 +8,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use super::schema::Schema;
 use crate::config::Trust;
 use crate::ownership::{Epoch, Ownership, Slot};
-use crate::store::{CredentialStorage, KeySource, PasswordSource, PostgresSettings, StoreSettings};
+use crate::store::{
+    Change, CredentialStorage, KeySource, OpenError, PasswordSource, PostgresSettings, Store,
+    StoreSettings,
+};
 
 /// PostgreSQL refuses to run as root: every Debian has this user.
 const SYSTEM_USER: &str = "nobody";
@@ -23,6 +27,36 @@ const GUARD: &str = r#"
     kill -s QUIT "$server"; wait "$server"
     rm -rf "$0"
 "#;
+
+/// A version of deltapush, by the tables that it knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// This one.
+    Present,
+    /// The next one, which adds a column and a table.
+    Next,
+    /// The one after it, which removes them.
+    AfterNext,
+}
+
+impl Version {
+    /// Opens the state as a node of this version.
+    pub(crate) async fn open(
+        self,
+        settings: &StoreSettings,
+        ownership: Ownership,
+        node: i64,
+        changed: impl Fn(Change) + Send + 'static,
+    ) -> Result<Store, OpenError> {
+        let schema = match self {
+            Self::Present => Schema::PRESENT,
+            Self::Next => Schema::of_later_version(false),
+            Self::AfterNext => Schema::of_later_version(true),
+        };
+        let opened = Store::open_version(settings, schema, ownership, node, changed).await;
+        opened.map(|(store, _)| store)
+    }
+}
 
 /// The server of this process. Nobody waits for its end.
 struct Server {

@@ -399,14 +399,14 @@ async fn state_is_checked_while_nodes_use_it() {
     assert_eq!(after, before, "nothing is changed");
     let copy = database.directory.path().join("copy");
     assert!(matches!(backup(&settings, &copy), Err(OpenError::BackupByDatabase)));
-    assert!(matches!(rotate(&settings, None), Err(OpenError::SharedKeyStays)));
+    assert!(matches!(rotate(&settings, None), Err(OpenError::NodesRun { .. })));
 }
 
 #[tokio::test]
 async fn nodes_of_neighbouring_versions_run_side_by_side() {
     let database = Database::new();
     Node::new(&database, 1).await.store.close().await;
-    let (_, newest) = Store::schema_range();
+    let newest = postgres::Schema::PRESENT.newest();
     let set = |name: &str, value: i64| {
         database.sql(&format!("UPDATE meta SET value = '{value}' WHERE name = '{name}'"))
     };

@@ -27,6 +27,15 @@ impl PostgresSql<'_> {
         self.wait(self.client.batch_execute(text))
     }
 
+    /// Executes a statement with lists as parameters, which other databases do not have.
+    pub(in crate::store) fn execute_with(
+        &self,
+        text: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<()> {
+        self.wait(self.client.execute(text, values)).map(drop)
+    }
+
     pub(super) fn execute(&self, text: &'static str, values: &[Value<'_>]) -> Result<usize> {
         let statement = self.prepared(text)?;
         let changed = self.wait(self.client.execute_raw(&statement, values))?;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::identity::CertificateError;
@@ -41,6 +41,12 @@ pub(crate) fn write_atomically(
 
 fn write_and_rename(temporary: &Path, path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
+    // A command may run as root, and the server as the owner of the folder.
+    if let Some(owner) = path.parent().and_then(|folder| fs::metadata(folder).ok())
+        && owner.uid() != file.metadata()?.uid()
+    {
+        fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    }
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(temporary, path)?;

@@ -6,3 +6,4 @@ mod database;
 mod moving;
 mod scene;
 mod sharing;
+mod state;

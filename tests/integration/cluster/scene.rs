@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -69,13 +70,23 @@ impl ClusterScene {
         nodes: usize,
         coalesce: &'static str,
     ) -> Self {
+        let mut scene = Self::prepare(databases, coalesce).await;
+        for _ in 0..nodes {
+            scene.join().await;
+        }
+        scene.wait_for_shares().await;
+        scene
+    }
+
+    /// The same without a node.
+    pub(super) async fn prepare(databases: Vec<Postgres>, coalesce: &'static str) -> Self {
         let key = tempfile::tempdir().unwrap();
         let random: Vec<u8> = (0..32).map(|_| fastrand::u8(..)).collect();
         let path = key.path().join("seal.key");
         fs::write(&path, BASE64_STANDARD.encode(random)).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         let dovecot = Dovecot::exclusive(Setup::Vanilla);
-        let mut scene = Self {
+        Self {
             nodes: Vec::new(),
             databases,
             to_dovecot: Arc::new(Network::start(dovecot.imaps).await),
@@ -86,30 +97,43 @@ impl ClusterScene {
             repeatable: 0,
             coalesce,
             key,
-        };
-        for _ in 0..nodes {
-            scene.join().await;
         }
-        scene.wait_for_shares().await;
-        scene
     }
 
     /// Starts one more node.
     pub(super) async fn join(&mut self) {
+        self.add(true).await;
+    }
+
+    /// Starts a machine with its state in a file. It has a network to the database.
+    pub(super) async fn start_alone(&mut self) {
+        self.add(false).await;
+    }
+
+    /// The configuration of `storage.postgres` for a node.
+    pub(super) fn postgres_of(&self, node: &Node) -> String {
+        let ports: Vec<_> = node.to_database.iter().map(|network| network.port).collect();
+        format!("postgres: {}", self.databases[0].section_of(&ports))
+    }
+
+    async fn add(&mut self, is_node: bool) {
         let name = format!("node-{}", self.nodes.len());
         let mut to_database = Vec::new();
         for database in &self.databases {
             to_database.push(Arc::new(Network::start(database.port).await));
         }
         let ports: Vec<_> = to_database.iter().map(|network| network.port).collect();
-        let postgres = self.databases[0].section_of(&ports);
-        let key = self.key.path().join("seal.key");
+        let postgres = match is_node {
+            true => format!("postgres: {}\n  ", self.databases[0].section_of(&ports)),
+            false => String::new(),
+        };
+        let key = self.key();
         let Authority { leaf_cert, leaf_key, .. } = &self.databases[0].authority;
         let options = Options {
             upstream: format!("imaps://localhost:{}", self.to_dovecot.port),
             notify_url: format!("http://127.0.0.1:{}/notify", self.notifications.port),
             coalesce: self.coalesce,
-            storage: format!("postgres: {postgres}\n  key_file: {}", key.display()),
+            storage: format!("{postgres}key_file: {}", key.display()),
             certificate: format!("chain: {}\n  key: {}", leaf_cert.display(), leaf_key.display()),
             listener: "proxy_protocol: [127.0.0.1]",
             more: format!("node: {{name: {name}}}\n"),
@@ -117,6 +141,11 @@ impl ClusterScene {
         };
         let deltapush = block_in_place(|| Deltapush::start(&options));
         self.nodes.push(Node { name, deltapush, to_database });
+    }
+
+    /// The key that the nodes share.
+    pub(super) fn key(&self) -> PathBuf {
+        self.key.path().join("seal.key")
     }
 
     /// Slots by the name of the owner; those of nobody by an empty one.
