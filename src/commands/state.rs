@@ -81,7 +81,16 @@ pub fn move_to(config: &Config, target: Place) -> Result<String, OpenError> {
     let (settings, machine) =
         (StoreSettings::new(&config.startup.storage), config.startup.node.name());
     let certificates = CertificateFolder(config.live.certificate.directory.clone());
-    Ok(store::move_state(&settings, target, &machine, certificates)?.to_string())
+    let place = match (&settings.postgres, target) {
+        (Some(postgres), Place::File) => postgres.url.to_string(),
+        _ => settings.directory.display().to_string(),
+    };
+    match store::move_state(&settings, target, &machine, certificates) {
+        Ok(report) => Ok(report.to_string()),
+        // They say by themselves where the state is.
+        Err(error @ (OpenError::Moved { .. } | OpenError::Unconfirmed(_))) => Err(error),
+        Err(error) => Err(OpenError::MoveFailed { place, source: Box::new(error) }),
+    }
 }
 
 /// Uses the source of an earlier move again. Returns a message for the operator.

@@ -50,7 +50,7 @@ pub(super) fn private_file(path: &Path) -> Result<File, OpenError> {
     let io = |error| OpenError::io(path)(error);
     match options.write(true).create_new(true).mode(0o600).open(path) {
         Ok(file) => {
-            give_to_owner_of_folder(path, &file).map_err(io)?;
+            give_to_owner_of_folder(path, &file);
             Ok(file)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -60,14 +60,11 @@ pub(super) fn private_file(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-fn give_to_owner_of_folder(path: &Path, file: &File) -> io::Result<()> {
-    let Some(owner) = path.parent().and_then(|folder| fs::metadata(folder).ok()) else {
-        return Ok(());
-    };
-    if owner.uid() == file.metadata()?.uid() {
-        return Ok(());
+/// Only root may give files away; those of others stay theirs.
+fn give_to_owner_of_folder(path: &Path, file: &File) {
+    if let Some(owner) = path.parent().and_then(|folder| fs::metadata(folder).ok()) {
+        let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
     }
-    fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// Makes a file of mode 0600 that is not there yet, with what `write` puts in. It appears whole and on disk or not at
@@ -132,6 +129,22 @@ mod tests {
         assert_eq!(put("another", false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    /// As root the folder is that of another user.
+    #[test]
+    fn files_belong_to_the_owner_of_their_folder() {
+        let directory = tempfile::tempdir().unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(directory.path(), Some(65_534), Some(65_534)).unwrap();
+        }
+        let owner = fs::metadata(directory.path()).unwrap().uid();
+        let lock = claim(directory.path()).unwrap();
+        assert_eq!(lock.metadata().unwrap().uid(), owner);
+        let path = directory.path().join("state.sqlite");
+        for _ in 0..2 {
+            assert_eq!(private_file(&path).unwrap().metadata().unwrap().uid(), owner);
+        }
     }
 
     #[test]

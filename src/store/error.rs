@@ -173,6 +173,14 @@ pub enum OpenError {
         /// The rows, in words.
         table: &'static str,
     },
+    /// A move was given up.
+    #[error("{source}; nothing has moved: the state is still in {place}")]
+    MoveFailed {
+        /// The source, in words.
+        place: String,
+        /// The reason.
+        source: Box<Self>,
+    },
     /// The answer to a commit was lost.
     #[error(
         "the database has not confirmed the change, which may be done or not ({0}); run the command again"

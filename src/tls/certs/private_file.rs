@@ -45,7 +45,8 @@ fn write_and_rename(temporary: &Path, path: &Path, mode: u32, content: &[u8]) ->
     if let Some(owner) = path.parent().and_then(|folder| fs::metadata(folder).ok())
         && owner.uid() != file.metadata()?.uid()
     {
-        fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+        // Only root may give files away; those of others stay theirs.
+        let _ = fchown(&file, Some(owner.uid()), Some(owner.gid()));
     }
     file.write_all(content)?;
     file.sync_all()?;

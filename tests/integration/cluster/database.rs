@@ -6,8 +6,8 @@ use tokio::task::block_in_place;
 
 use super::super::support::network::Manner;
 use super::super::support::poll;
-use super::super::support::postgres::{Postgres, USER};
-use super::scene::{ClusterScene, PATIENCE, TAKEOVER};
+use super::super::support::postgres::Postgres;
+use super::scene::{ClusterScene, DOCUMENT, PATIENCE, TAKEOVER};
 
 /// Registers a token at a node until that is accepted.
 async fn register_at_last(scene: &ClusterScene, node: usize, account: usize, token: &str) {
@@ -104,7 +104,8 @@ async fn backup_is_restored_on_another_server() {
     scene.populate(4).await;
     let restored = block_in_place(|| {
         let restored = Postgres::start();
-        scene.databases[0].restore_to(&restored, USER);
+        let lines = DOCUMENT.block("Backup", "sh", "pg_restore");
+        scene.databases[0].restore_to(&restored, lines);
         for node in &mut scene.nodes {
             node.deltapush.kill();
         }

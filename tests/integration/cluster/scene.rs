@@ -22,6 +22,10 @@ use super::super::support::dovecot::{Dovecot, Setup};
 use super::super::support::network::Network;
 use super::super::support::poll;
 use super::super::support::postgres::{Postgres, USER};
+use super::super::support::recipe::Page;
+
+/// The page that says how several nodes are set up.
+pub(super) const DOCUMENT: Page = Page(include_str!("../../../docs/cluster.md"));
 
 /// Time limit for what happens soon on a machine with time.
 pub(super) const PATIENCE: Duration = Duration::from_secs(40);

@@ -12,10 +12,7 @@ use super::super::support::deltapush::Deltapush;
 use super::super::support::network::Manner;
 use super::super::support::poll;
 use super::super::support::postgres::{Postgres, USER};
-use super::super::support::recipe::Page;
-use super::scene::{ClusterScene, PATIENCE};
-
-const DOCUMENT: Page = Page(include_str!("../../../docs/cluster.md"));
+use super::scene::{ClusterScene, DOCUMENT, PATIENCE};
 
 /// Accounts of a state whose move takes a while on a slow network.
 const MANY: usize = 20_000;
@@ -254,6 +251,7 @@ async fn mistakes_move_nothing_and_show_no_key() {
     block_in_place(|| scene.databases[0].stop());
     let away = to("postgres");
     refused(&away, "the database of storage.postgres cannot be used");
+    refused(&away, "; nothing has moved: the state is still in ");
     block_in_place(|| scene.databases[0].start_again());
     let there = to("postgres");
     assert!(succeeded(&there).contains("1  accounts"), "{there:?}");
@@ -280,6 +278,12 @@ async fn three_nodes_get_a_new_key() {
     scene.settle(PATIENCE).await;
     let early = block_in_place(|| scene.nodes[0].deltapush.asked(&["state", "rotate-key"]));
     refused(&early, "node-0, node-1, node-2");
+    let copy = scene.nodes[0].deltapush.dir().join("copy");
+    let copied = block_in_place(|| {
+        scene.nodes[0].deltapush.asked(&["state", "backup", copy.to_str().unwrap()])
+    });
+    refused(&copied, "which is backed up by its own tools, such as `pg_dump`");
+    assert!(!copy.exists());
     let old = fs::read_to_string(scene.key()).unwrap();
     block_in_place(|| {
         scene.nodes.iter_mut().for_each(|node| _ = node.deltapush.terminate());

@@ -145,17 +145,21 @@ impl Postgres {
         psql.stdin(Stdio::null()).output().unwrap()
     }
 
-    /// Copies a database into an empty one of another server, as a backup and its restoration do.
-    pub(crate) fn restore_to(&self, other: &Self, database: &str) {
-        let file = other.dir.path().join("backup");
-        let mut dump = program(self.dir.path(), "pg_dump");
-        dump.args(["--format=custom", "--dbname"]).arg(self.connection(database));
-        let dumped = dump.output().unwrap();
-        assert!(dumped.status.success(), "{dumped:?}");
-        fs::write(&file, dumped.stdout).unwrap();
-        let mut restore = program(other.dir.path(), "pg_restore");
-        restore.arg("--dbname").arg(other.connection(database)).arg(&file);
-        succeed(&mut restore);
+    /// Copies the database of deltapush into the empty one of another server, by these lines: commands for a backup, run here, and
+    /// for its restoration, run there.
+    pub(crate) fn restore_to(&self, other: &Self, lines: &str) {
+        for line in lines.lines() {
+            let mut words = line.split_whitespace();
+            let name = words.next().unwrap();
+            let server = if name == "pg_restore" { other } else { self };
+            let mut command = program(other.dir.path(), name);
+            // The file is in the folder in which both run.
+            command.args(words.map(|word| match word {
+                "--dbname=deltapush" => format!("--dbname={}", server.connection(USER)),
+                word => word.to_owned(),
+            }));
+            succeed(&mut command);
+        }
     }
 
     /// Ends it as an operator does: sessions are ended, all is written.
