@@ -197,7 +197,7 @@ impl Server {
             watch_settings.clone(),
             tracer.clone(),
         );
-        let node = joining.and_then(|parts| Node::new(parts, &registry, &watchers, &notifier));
+        let node = joining.map(|parts| Node::new(parts, &registry, &watchers, &notifier));
         let kept = KeptSessions::new(&watchers, &config.startup.keep);
         let proxy = Proxy::new(
             &config.live,
@@ -305,6 +305,12 @@ impl Server {
         let tasks = TaskTracker::new();
         let Reloader { proxy, tracer, watch_settings, .. } = reloader;
         let listening = Listening::default();
+        let reporter = Reporter::new(registry.clone(), watch_settings)
+            .with_gate(Arc::clone(&gate))
+            .with_certificates(Arc::clone(&tls.certificates))
+            .with_cluster(node.as_ref().map(Node::view))
+            .with_questions(node.as_ref().map(Node::questions));
+        let reporter = Arc::new(reporter);
         if let Some(password) = password {
             let metrics = Exposition::new(MetricSources {
                 registry: registry.clone(),
@@ -312,11 +318,10 @@ impl Server {
                 listening: listening.clone(),
                 log,
                 tracer: tracer.clone(),
+                cluster: node.as_ref().map(Node::view),
             });
             let sources = site::Sources {
-                reporter: Reporter::new(registry.clone(), watch_settings.clone())
-                    .with_gate(Arc::clone(&gate))
-                    .with_certificates(Arc::clone(&tls.certificates)),
+                reporter: Arc::clone(&reporter),
                 registry: registry.clone(),
                 listening: listening.clone(),
                 metrics,
@@ -332,11 +337,8 @@ impl Server {
         news::start(&startup.news, news_socket, taker, &tls, &tasks, &stop);
         let (watches, waker) = (watchers.run(account_events, stop.clone()), kept.run(stop.clone()));
         let mut watching = tasks.spawn(async move { tokio::join!(watches, waker) });
-        let reporter = Reporter::new(registry.clone(), watch_settings)
-            .with_gate(Arc::clone(&gate))
-            .with_certificates(Arc::clone(&tls.certificates));
         let answers = Arc::new(ControlServer::new(
-            reporter,
+            Arc::clone(&reporter),
             notifier.tester(),
             tracer.clone(),
             news_receiver,
@@ -370,7 +372,7 @@ impl Server {
         tasks.spawn(keep_known_logins(gate, registry.clone(), stop.clone()));
         let stop_pushing = CancellationToken::new();
         let mut pushing = tokio::spawn(notifier.run(stop_pushing.clone().cancelled_owned()));
-        let member = node.map(|node| node.join(&stop));
+        let member = node.map(|node| node.join(reporter, &stop));
 
         let ended = tokio::select! {
             () = shutdown => None,

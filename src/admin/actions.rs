@@ -100,7 +100,7 @@ async fn rewatch_elsewhere(
     info!(%account, upstream = %account.upstream, "restart of the watch at another node requested by the operator's command");
     reply_ok(stream, "").await?;
     let words = format!(
-        "the node that watches {account} restarts the watch; `deltapush account` there shows the outcome"
+        "the node that watches {account} restarts the watch; `deltapush account {account}` shows the outcome"
     );
     send_progress(stream, words, Some(true)).await
 }

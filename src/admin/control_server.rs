@@ -1,6 +1,7 @@
 //! Dispatches the requests of the control socket.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
@@ -19,7 +20,7 @@ use crate::trace::Tracer;
 
 /// The server side of the control socket.
 pub struct ControlServer {
-    reporter: Reporter,
+    reporter: Arc<Reporter>,
     tester: Tester,
     tracer: Tracer,
     news: NewsReceiver,
@@ -44,7 +45,12 @@ impl Peer {
 impl ControlServer {
     /// Answers from `reporter` and `tracer`; wakes devices by `tester`; hands news of the mail server to `news`.
     #[must_use]
-    pub fn new(reporter: Reporter, tester: Tester, tracer: Tracer, news: NewsReceiver) -> Self {
+    pub fn new(
+        reporter: Arc<Reporter>,
+        tester: Tester,
+        tracer: Tracer,
+        news: NewsReceiver,
+    ) -> Self {
         Self { reporter, tester, tracer, news }
     }
 
@@ -101,7 +107,7 @@ impl ControlServer {
     /// The account that is meant, whichever node watches it.
     async fn find(&self, named: &AccountName) -> Result<AccountId, String> {
         let (registry, server) = (self.reporter.registry(), named.server.as_deref());
-        let names = registry.all_names().await;
+        let names = self.reporter.candidates(&named.name, server).await;
         let names = names.map_err(|error| format!("the state cannot be read: {error}"))?;
         lookup::find(names.clone(), &named.name, server).map_err(|unknown| {
             let tokenless = registry.tokenless_accounts().into_iter().map(|found| found.account);
@@ -121,8 +127,8 @@ impl ControlServer {
     }
 
     async fn status(&self, names: &[String], stream: &mut UnixStream) -> io::Result<()> {
-        match self.reporter.report().await {
-            Ok(report) => reply_ok(stream, &serde_json::to_string(&report.narrowed(names))?).await,
+        match self.reporter.report(names).await {
+            Ok(report) => reply_ok(stream, &serde_json::to_string(&report)?).await,
             Err(error) => reply_no(stream, format!("the state cannot be read: {error}")).await,
         }
     }

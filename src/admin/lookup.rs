@@ -40,6 +40,17 @@ pub(super) fn find(
     }
 }
 
+/// The login names that `name` may stand for: itself, and what is before a server's name.
+pub(super) fn spellings(name: &str) -> Vec<String> {
+    let cuts = name.match_indices('@').filter_map(|(at, _)| name.get(..at));
+    std::iter::once(name).chain(cuts).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// The part of `name` that stands in the login name itself, for a search: before an escape sequence.
+pub(super) fn stem(name: &str) -> &str {
+    name.split('\\').next().unwrap_or_default()
+}
+
 /// Compares with the escaped form too: an operator types in the name as it was shown.
 fn is_called(account: &AccountId, name: &str) -> bool {
     *account.user == *name || account.to_string() == name
@@ -116,6 +127,15 @@ mod tests {
         ] {
             assert_eq!(found(name, server).as_deref(), Ok(wanted));
         }
+    }
+
+    #[test]
+    fn search_is_for_what_stands_in_the_login_name() {
+        assert_eq!(spellings("bob"), ["bob"]);
+        let several = ["a@example.org@imap.example.org", "a", "a@example.org"];
+        assert_eq!(spellings(several[0]), several);
+        assert_eq!(spellings("@x"), ["@x"]);
+        assert_eq!((stem("bob"), stem("boss\\nalice")), ("bob", "boss"));
     }
 
     #[test]

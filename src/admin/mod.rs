@@ -2,6 +2,8 @@
 
 mod actions;
 pub mod clock;
+pub mod cluster_report;
+mod cluster_table;
 pub mod control;
 pub mod control_server;
 mod fetching;
@@ -11,8 +13,10 @@ pub mod layout;
 mod lookup;
 mod news;
 pub mod question;
+pub mod remote;
 mod reply;
 pub mod report;
+pub(crate) mod selection;
 pub mod status;
 pub mod table;
 pub mod timeline;

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::format::{ago, counted};
+use super::cluster_report::ClusterReport;
+use super::format::{ago, counted, tame};
 
 /// The status of the running server and its accounts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +41,15 @@ pub struct StatusReport {
     pub tokenless: Vec<TokenlessReport>,
     /// Accounts that deltapush erased without a command in the last 30 days, the latest first.
     pub erased: Vec<ErasedReport>,
+    /// The nodes, where several share the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterReport>,
+    /// The reason why the accounts cannot be read from the database at the moment, where nodes share the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
+    /// There may be more accounts than the search has found: it was stopped, or found too many.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_cut: bool,
 }
 
 /// A problem of several accounts at one mail server.
@@ -136,7 +146,7 @@ pub struct AccountCounts {
     pub accounts: usize,
     /// Accounts whose mailbox is watched now.
     pub watched: usize,
-    /// Accounts that other nodes watch.
+    /// Those of them that belong to other nodes.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub elsewhere: usize,
     /// Accounts without a watch, of whose new mail the mail server tells.
@@ -191,6 +201,11 @@ pub struct AccountReport {
     pub problem: Option<AccountProblem>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 /// Nodes without companions say nothing of other nodes.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_zero(count: &usize) -> bool {
@@ -223,6 +238,19 @@ pub enum WatchKind {
     NotStarted,
     /// Another node that shares the state watches the account.
     AtAnotherNode,
+    /// No node watches the account at the moment.
+    WithoutNode,
+}
+
+impl WatchReport {
+    /// A short label of the state, with the node where that is all that is known.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match (&self.node, self.state) {
+            (Some(node), WatchKind::AtAnotherNode) => format!("at {}", tame(node)),
+            (_, state) => state.as_str().to_owned(),
+        }
+    }
 }
 
 impl WatchKind {
@@ -241,6 +269,7 @@ impl WatchKind {
             Self::Unusable => "cannot be watched",
             Self::NotStarted => "not started yet",
             Self::AtAnotherNode => "at another node",
+            Self::WithoutNode => "no node watches it",
         }
     }
 }
@@ -303,6 +332,9 @@ pub struct WatchReport {
     /// Sessions that were lost without a word while they waited for new mail, since the start.
     #[serde(default)]
     pub lost: Option<LostReport>,
+    /// The node that watches the account, if that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// Watch sessions that something between deltapush and the mail server may have dropped.

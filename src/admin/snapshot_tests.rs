@@ -5,6 +5,9 @@ use std::time::Duration;
 use insta::assert_snapshot;
 use jiff::Timestamp;
 
+use super::cluster_report::{
+    ClusterReport, DatabaseReport, EndedNodeReport, NodeReport, NodeState, SuccessorReport,
+};
 use super::layout::Layout;
 use super::report::{
     AccountCounts, AccountProblem, AccountReport, DeviceReport, ErasedReport, GivenUpReport,
@@ -13,6 +16,8 @@ use super::report::{
 };
 use super::table;
 use super::timeline::{AccountHistory, Happened, TimelineKind};
+use super::watch_report::elsewhere;
+use crate::cluster::{AccountOwner, NodeCounts};
 
 /// So long before the report.
 fn before(seconds: u64) -> Timestamp {
@@ -48,6 +53,7 @@ fn watched(name: &str) -> AccountReport {
             next: None,
             notes: vec![],
             lost: None,
+            node: None,
         },
         devices: vec![device()],
         messages: "encrypted messages: its apps fetch no others".into(),
@@ -100,6 +106,9 @@ fn report(accounts: Vec<AccountReport>) -> StatusReport {
         accounts,
         tokenless: vec![],
         erased: vec![],
+        cluster: None,
+        unreadable: None,
+        is_cut: false,
     }
 }
 
@@ -222,6 +231,166 @@ fn status_of_a_bad_day() {
         ..report(accounts)
     };
     assert_snapshot!(table::status(&report, of_width(100)));
+}
+
+fn node(name: &str, slots: usize) -> NodeReport {
+    NodeReport {
+        name: name.into(),
+        version: "0.1.0".into(),
+        started: before(12 * 86_400 + 14_523),
+        state: NodeState::Living,
+        slots,
+        lease_age_milliseconds: 1_260,
+        log_lag_microseconds: Some(21_400),
+        database_microseconds: Some(3_120),
+        database_worst_microseconds: Some(12_900),
+        counts: Some(NodeCounts {
+            accounts: 34_200,
+            watched: 34_180,
+            troubled: 15,
+            waiting: 5,
+            devices: 41_000,
+            clients: 1_204,
+            ..NodeCounts::default()
+        }),
+    }
+}
+
+fn of_nodes(cluster: ClusterReport, accounts: Vec<AccountReport>) -> StatusReport {
+    let counts = cluster.counts();
+    let counts = AccountCounts {
+        accounts: counts.accounts,
+        watched: counts.watched,
+        waiting: counts.waiting,
+        devices: counts.devices,
+        ..AccountCounts::default()
+    };
+    StatusReport { counts, cluster: Some(cluster), ..report(accounts) }
+}
+
+fn three_nodes() -> ClusterReport {
+    ClusterReport {
+        node: "push-1".into(),
+        seen: Some(before(1)),
+        nodes: vec![node("push-1", 342), node("push-2", 341), node("push-3", 341)],
+        ended: vec![],
+        unowned_slots: 0,
+        database: None,
+        lapsed_since: None,
+    }
+}
+
+fn at(node: &str, name: &str) -> AccountReport {
+    let (watch, problem) = elsewhere(&AccountOwner::Node(node.into()));
+    let (last_push, last_message) = (None, None);
+    AccountReport {
+        watch,
+        problem,
+        last_push,
+        last_message,
+        background_fetch: None,
+        ..watched(name)
+    }
+}
+
+#[test]
+fn status_of_several_nodes() {
+    let accounts = vec![watched("alice@example.org"), at("push-2", "bob@example.org")];
+    assert_snapshot!(table::status(&of_nodes(three_nodes(), accounts), of_width(120)));
+}
+
+#[test]
+fn status_of_a_bad_night_of_nodes() {
+    let ended =
+        |name: &str, seconds, has_died, successors: &[(Option<&str>, usize)]| EndedNodeReport {
+            name: name.into(),
+            at: before(seconds),
+            has_died,
+            successors: successors
+                .iter()
+                .map(|(name, slots)| SuccessorReport {
+                    name: name.map(str::to_owned),
+                    slots: *slots,
+                })
+                .collect(),
+        };
+    let died =
+        ended("push-3", 722, true, &[(Some("push-1"), 170), (Some("push-2"), 165), (None, 6)]);
+    let left = ended("push-4", 3700, false, &[]);
+    let lapsed = NodeReport {
+        state: NodeState::Lapsed,
+        lease_age_milliseconds: 9_000,
+        version: "0.2.0".into(),
+        log_lag_microseconds: None,
+        counts: None,
+        ..node("push-2", 506)
+    };
+    let leaving = NodeReport { state: NodeState::Leaving, slots: 0, ..node("push-5", 0) };
+    let cluster = ClusterReport {
+        nodes: vec![node("push-1", 512), lapsed, leaving],
+        ended: vec![died, left],
+        unowned_slots: 512,
+        database: Some(DatabaseReport {
+            since: before(41),
+            words: "connection lost: connection reset by peer".into(),
+        }),
+        lapsed_since: Some(before(32)),
+        seen: Some(before(42)),
+        ..three_nodes()
+    };
+    let unreadable = Some("connection lost: connection reset by peer".into());
+    let report = StatusReport { unreadable, ..of_nodes(cluster, vec![]) };
+    assert_snapshot!(table::status(&report, of_width(100)));
+}
+
+#[test]
+fn status_of_several_nodes_on_a_narrow_terminal() {
+    let nobody = |name: &str| {
+        let (watch, problem) = elsewhere(&AccountOwner::Nobody(Some("push-3".into())));
+        AccountReport { watch, problem, ..at("push-3", name) }
+    };
+    let mut accounts: Vec<_> =
+        (0..5).map(|n| at("push-2", &format!("user-{n}@example.org"))).collect();
+    accounts.insert(0, nobody("alice@example.org"));
+    let report = StatusReport { is_cut: true, ..of_nodes(three_nodes(), accounts) };
+    assert_snapshot!(table::status(&report, of_width(60)));
+}
+
+#[test]
+fn history_of_an_account_of_another_node() {
+    let mut account = watched("alice@example.org");
+    account.watch.node = Some("push-2".into());
+    let words = "the mail server announced new mail in INBOX";
+    let news = Happened {
+        at: before(722),
+        kind: TimelineKind::News,
+        after_milliseconds: None,
+        words: words.into(),
+    };
+    let history = AccountHistory {
+        account,
+        at: before(0),
+        started: before(12 * 86_400),
+        dropped: false,
+        down_since: None,
+        happened: vec![news],
+        explanation: vec![],
+    };
+    assert_snapshot!(table::account(&history, of_width(100)));
+}
+
+#[test]
+fn history_of_an_account_of_a_node_that_does_not_answer() {
+    let history = AccountHistory {
+        account: at("push-2", "alice@example.org"),
+        at: before(0),
+        started: before(12 * 86_400),
+        dropped: false,
+        down_since: None,
+        happened: vec![],
+        explanation: vec![],
+    };
+    assert_snapshot!(table::account(&history, of_width(100)));
 }
 
 #[test]

@@ -8,16 +8,19 @@ use super::clock::DisplayClock;
 use super::fetching;
 use super::format::{self, short_hash};
 use super::latency_report::explain;
+use super::remote::AccountQuestions;
 use super::report::{
     AccountCounts, AccountProblem, AccountReport, DeviceReport, ErasedReport, GivenUpReport,
     LimitedServer, MailboxReport, Notifications, PushReport, QuarantineReport, StatusReport,
     TokenlessReport, WatchKind,
 };
+use super::selection::Shown;
 use super::timeline::{self, AccountHistory};
 use super::{news, watch_report};
 use crate::account::AccountId;
 use crate::admission::failed_logins::Strain;
 use crate::admission::login_limiter::LoginGate;
+use crate::cluster::{AccountOwner, ClusterView};
 use crate::config::Messages;
 use crate::push::account::NewsStatus;
 use crate::push::registry::{Registry, TokenlessAccount};
@@ -37,13 +40,22 @@ pub struct Reporter {
     watch_settings: Reloadable<WatchSettings>,
     gate: Option<Arc<LoginGate>>,
     certificates: Option<Arc<Certificates>>,
+    cluster: Option<ClusterView>,
+    questions: Option<AccountQuestions>,
 }
 
 impl Reporter {
     /// Creates a reporter on the accounts of `registry`, with the configured settings of watches.
     #[must_use]
     pub fn new(registry: Registry, watch_settings: Reloadable<WatchSettings>) -> Self {
-        Self { registry, watch_settings, gate: None, certificates: None }
+        Self {
+            registry,
+            watch_settings,
+            gate: None,
+            certificates: None,
+            cluster: None,
+            questions: None,
+        }
     }
 
     /// Adds the mail servers at which logins of unknown accounts are refused.
@@ -56,6 +68,23 @@ impl Reporter {
     #[must_use]
     pub fn with_certificates(self, certificates: Arc<Certificates>) -> Self {
         Self { certificates: Some(certificates), ..self }
+    }
+
+    /// Adds the nodes that share the state, if there are several.
+    #[must_use]
+    pub fn with_cluster(self, cluster: Option<ClusterView>) -> Self {
+        Self { cluster, ..self }
+    }
+
+    /// Adds the way to the memory of the other nodes, if there are several.
+    #[must_use]
+    pub fn with_questions(self, questions: Option<AccountQuestions>) -> Self {
+        Self { questions, ..self }
+    }
+
+    /// The nodes that share the state, if there are several.
+    pub(crate) fn cluster(&self) -> Option<&ClusterView> {
+        self.cluster.as_ref()
     }
 
     fn certificate_troubles(&self, clock: DisplayClock) -> Vec<String> {
@@ -83,12 +112,13 @@ impl Reporter {
         strained.into_iter().map(limited).collect()
     }
 
-    /// The status report.
+    /// The status report, with the accounts whose name or server contains one of `names`, or with all if there are none. Where
+    /// nodes share the state, a bounded number of accounts is shown.
     ///
     /// # Errors
     /// [`StoreError`]: the state cannot be read.
-    pub async fn report(&self) -> Result<StatusReport, StoreError> {
-        let found = self.registry.snapshot().await?;
+    pub async fn report(&self, names: &[String]) -> Result<StatusReport, StoreError> {
+        let Shown { accounts: found, erased, is_cut, unreadable } = self.shown(names).await?;
         let (clock, history, messages) =
             (DisplayClock::now(), self.history(), self.watch_settings.get().messages());
         let describe = |status: &AccountStatus| {
@@ -98,22 +128,31 @@ impl Reporter {
         let mut accounts: Vec<AccountReport> = found.iter().map(describe).collect();
         // Stable: by name among those that are alike.
         accounts.sort_by_key(|account| account.problem.is_none());
-        Ok(StatusReport {
+        let cluster = self.cluster_report();
+        let counts = match &cluster {
+            Some(cluster) => self.count_all(cluster, unreadable.is_none()).await,
+            None => count(&accounts),
+        };
+        let report = StatusReport {
             version: env!("CARGO_PKG_VERSION").into(),
             at: clock.wall(),
             started: clock.time_of(history.began()),
             connections: self.registry.telemetry().metrics().connections(),
             limited: self.limited(clock),
             certificates: self.certificate_troubles(clock),
-            counts: count(&accounts),
+            counts,
             refused_accounts: self.registry.refused_accounts(),
             notifications: Notifications {
                 down_since: history.down_since().map(HistoryTime::time),
             },
             accounts,
             tokenless: self.registry.tokenless_accounts().iter().map(tokenless).collect(),
-            erased: self.registry.erased().await?.iter().map(erased).collect(),
-        })
+            erased: erased.iter().map(erased_report).collect(),
+            cluster,
+            unreadable,
+            is_cut,
+        };
+        Ok(report.narrowed(names))
     }
 
     /// Describes the account of this name that deltapush erased without a command lately; `None` if there is none.
@@ -130,15 +169,29 @@ impl Reporter {
         ))
     }
 
-    /// The recent history of an account; `None` if it has no device.
+    /// The recent history of an account, as the node has it that watches the account; `None` if it has no device. If that node does
+    /// not answer, the account is described without what is in its memory.
     ///
     /// # Errors
     /// [`StoreError`]: the state cannot be read.
     pub async fn account(&self, account: &AccountId) -> Result<Option<AccountHistory>, StoreError> {
-        let found = self.registry.snapshot().await?;
-        let Some(status) = found.iter().find(|status| status.account == *account) else {
-            return Ok(None);
-        };
+        if let (Some(questions), Some(AccountOwner::Node(name))) =
+            (&self.questions, self.elsewhere(account))
+            && let Some(mut history) = questions.ask(account).await
+        {
+            history.account.watch.node = Some(name);
+            return Ok(Some(history));
+        }
+        self.own_account(account).await
+    }
+
+    /// The recent history of an account, as this node knows it.
+    pub(super) async fn own_account(
+        &self,
+        account: &AccountId,
+    ) -> Result<Option<AccountHistory>, StoreError> {
+        let found = self.status_of(account).await?;
+        let Some(status) = found.as_ref() else { return Ok(None) };
         let (clock, history, messages) =
             (DisplayClock::now(), self.history(), self.watch_settings.get().messages());
         let timeline = self.timeline(account).unwrap_or_default();
@@ -157,7 +210,7 @@ impl Reporter {
         self.registry.telemetry().history()
     }
 
-    pub(super) fn registry(&self) -> &Registry {
+    pub(crate) fn registry(&self) -> &Registry {
         &self.registry
     }
 
@@ -172,12 +225,14 @@ impl Reporter {
     }
 
     fn in_memory(&self, account: &AccountId) -> InMemory {
-        let is_elsewhere = !self.registry.is_watched_here(account);
+        let elsewhere = self.elsewhere(account);
+        let is_standby = self.cluster.is_some() && !self.registry.ownership().has(account);
         let Some(account) = self.registry.get(account) else {
-            return InMemory { is_elsewhere, ..InMemory::default() };
+            return InMemory { elsewhere, ..InMemory::default() };
         };
         InMemory {
-            is_elsewhere,
+            elsewhere,
+            is_standby,
             watch: account.watch.status(),
             news: account.news_status(),
             summary: account.telemetry.summary(),
@@ -188,8 +243,10 @@ impl Reporter {
 /// The facts of an account that are in memory only.
 #[derive(Default)]
 struct InMemory {
-    /// Another node watches the account.
-    is_elsewhere: bool,
+    /// The account's owner, if that is not this node.
+    elsewhere: Option<AccountOwner>,
+    /// The watch may write and push nothing: this node has no lease.
+    is_standby: bool,
     watch: Option<WatchEntry>,
     news: NewsStatus,
     summary: HistorySummary,
@@ -215,14 +272,17 @@ fn count(accounts: &[AccountReport]) -> AccountCounts {
 /// One account.
 fn describe(
     status: &AccountStatus,
-    InMemory { is_elsewhere, watch, news, summary }: &InMemory,
+    InMemory { elsewhere, is_standby, watch, news, summary }: &InMemory,
     messages: Messages,
     clock: DisplayClock,
 ) -> AccountReport {
-    let (watch, watch_problem) = match is_elsewhere {
-        true => (watch_report::at_another_node(), None),
-        false => watch_report::describe(status, watch.as_ref(), clock),
+    let (mut watch, watch_problem) = match elsewhere {
+        Some(owner) => watch_report::elsewhere(owner),
+        None => watch_report::describe(status, watch.as_ref(), clock),
     };
+    if elsewhere.is_none() && *is_standby {
+        watch.notes.push(watch_report::STANDBY.into());
+    }
     let (news, news_problem) = news::describe(*news, watch.state, clock);
     let is_only = status.tokens.len() == 1;
     let devices: Vec<DeviceReport> =
@@ -291,7 +351,7 @@ fn tokenless(found: &TokenlessAccount) -> TokenlessReport {
     }
 }
 
-fn erased(erased: &Erased) -> ErasedReport {
+fn erased_report(erased: &Erased) -> ErasedReport {
     ErasedReport {
         name: erased.account.user.to_string(),
         server: erased.account.upstream.to_string(),

@@ -80,11 +80,15 @@ fn report(accounts: Vec<AccountReport>, clock: DisplayClock) -> StatusReport {
         notifications: Notifications::default(),
         accounts,
         tokenless: vec![],
-        erased: vec![erased(&Erased {
+        erased: vec![erased_report(&Erased {
             account: AccountId::new("erin", "imap.example.org:993"),
             at: UnixTime(0),
             reason: "of a reason".into(),
         })],
+
+        cluster: None,
+        unreadable: None,
+        is_cut: false,
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::cluster_table;
 use super::format::{ago, brief, counted, date, delay, moment, rounded, tame};
 use super::layout::{LABEL, Layout};
 use super::report::{
@@ -57,6 +58,19 @@ pub fn account(history: &AccountHistory, layout: Layout) -> String {
 /// The period that the history covers.
 fn known(history: &AccountHistory) -> String {
     let started = moment(history.started);
+    let node = history.account.watch.node.as_deref().map(tame);
+    if let (Some(node), WatchKind::AtAnotherNode) = (&node, history.account.watch.state) {
+        return format!(
+            "Node {node}, which has the history, does not answer: ask again, or run `deltapush account` there. This node knows \
+             only of clients that came here since it started ({started})."
+        );
+    }
+    if let Some(node) = node {
+        return format!(
+            "Node {node} watches it, and knows of events since {}.",
+            first_known(history)
+        );
+    }
     match (history.happened.first(), history.dropped) {
         (None, _) => {
             format!("No events since deltapush started ({started}); earlier events are not stored.")
@@ -73,10 +87,19 @@ fn known(history: &AccountHistory) -> String {
     }
 }
 
+/// The oldest event that is known, or the start.
+fn first_known(history: &AccountHistory) -> String {
+    let first = history.happened.first().filter(|_| history.dropped);
+    moment(first.map_or(history.started, |first| first.at))
+}
+
 /// Renders the whole report. Writing to a string cannot fail.
 #[must_use]
 pub fn status(report: &StatusReport, layout: Layout) -> String {
     let mut text = head(report);
+    if let Some(cluster) = &report.cluster {
+        let _ = write!(text, "\n{}", cluster_table::nodes(cluster, report.at, layout));
+    }
     if layout.long || report.accounts.len() <= FEW {
         for account in &report.accounts {
             text.push('\n');
@@ -132,7 +155,8 @@ fn head(report: &StatusReport) -> String {
     if counts.pending > 0 {
         let _ = write!(text, ", {} of them with a push that is not accepted yet", counts.pending);
     }
-    let _ = writeln!(text, "; {} connected", counted(report.connections, "client"));
+    let here = if report.cluster.is_some() { " to this node" } else { "" };
+    let _ = writeln!(text, "; {} connected{here}", counted(report.connections, "client"));
     if report.refused_accounts > 0 {
         let _ = writeln!(
             text,
@@ -148,9 +172,12 @@ fn head(report: &StatusReport) -> String {
             moment(since)
         );
     }
+    if let Some(cluster) = &report.cluster {
+        cluster_table::push_problems(&mut text, cluster);
+    }
     push_servers(&mut text, report);
     push_tokenless(&mut text, report);
-    if counts.accounts == 0 && report.tokenless.is_empty() {
+    if counts.accounts == 0 && report.tokenless.is_empty() && report.unreadable.is_none() {
         text.push_str(NO_ACCOUNT);
     }
     if counts.quarantined > 0 {
@@ -171,7 +198,13 @@ fn head(report: &StatusReport) -> String {
             tame(&erased.reason)
         );
     }
-    if report.accounts.is_empty() && counts.accounts > 0 {
+    if let Some(reason) = &report.unreadable {
+        let _ = writeln!(text, "the accounts cannot be read at the moment: {}", tame(reason));
+    } else if report.is_cut {
+        text.push_str(
+            "there may be more accounts with this name or server: give the whole login name\n",
+        );
+    } else if report.accounts.is_empty() && counts.accounts > 0 {
         text.push_str("no account with a device has this name or server\n");
     } else if report.accounts.len() < counts.accounts {
         let follow = if report.accounts.len() == 1 { "follows" } else { "follow" };
@@ -270,7 +303,7 @@ fn overview(report: &StatusReport, layout: Layout) -> String {
         table.add_row([
             tame(&account.name),
             tame(&account.server),
-            account.watch.state.as_str().into(),
+            account.watch.label(),
             some_ago(account.watch.last_activity),
             next,
             account.devices.len().to_string(),
@@ -398,6 +431,7 @@ fn watch_line(account: &AccountReport, now: Timestamp) -> String {
         WatchKind::WaitingForDevice => format!("waiting for a device: {reason}; {cure}"),
         WatchKind::Unusable => format!("cannot be watched: {reason}; {cure}"),
         WatchKind::NotStarted => "not started yet".into(),
+        WatchKind::WithoutNode => format!("{reason}: {}; {cure}", watch.next_step),
     }
 }
 

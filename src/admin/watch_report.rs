@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::clock::DisplayClock;
 use super::report::{AccountProblem, LostReport, WatchKind, WatchReport};
+use crate::cluster::AccountOwner;
 use crate::push::watch_status::{SkippedMailbox, WatchEntry, WatchState};
 use crate::store::AccountStatus;
 
@@ -32,24 +33,54 @@ pub(super) fn describe(
             at: clock.time_of(lost.at),
             quiet_seconds: lost.quiet.as_secs(),
         }),
+        node: None,
     };
     (report, problem)
 }
 
-/// The report of an account that another node watches.
-pub(super) fn at_another_node() -> WatchReport {
-    WatchReport {
-        state: WatchKind::AtAnotherNode,
+/// The report of an account that this node does not watch, and its problem. The state is in the memory of the node that does.
+pub(super) fn elsewhere(owner: &AccountOwner) -> (WatchReport, Option<AccountProblem>) {
+    let (state, node, next_step) = match owner {
+        AccountOwner::Node(name) => {
+            let words = format!(
+                "node {name} watches it, and has its state and history in memory: `deltapush account` asks for them"
+            );
+            (WatchKind::AtAnotherNode, Some(name.clone()), words)
+        }
+        AccountOwner::Nobody(Some(last)) => {
+            let words =
+                format!("node {last} has lost its lease: another node takes over within seconds");
+            (WatchKind::WithoutNode, None, words)
+        }
+        AccountOwner::Nobody(None) => {
+            (WatchKind::WithoutNode, None, "a node takes it within seconds".to_owned())
+        }
+        AccountOwner::Unknown => {
+            let words = "this node has not seen the other nodes yet".to_owned();
+            (WatchKind::WithoutNode, None, words)
+        }
+    };
+    let problem = (state == WatchKind::WithoutNode).then(|| AccountProblem {
+        words: "no node watches it at the moment".into(),
+        cure: "if it stays so, `deltapush status` shows the nodes".into(),
+    });
+    let report = WatchReport {
+        state,
         since: None,
         last_activity: None,
         max_detection_delay_seconds: None,
-        next_step: "another node watches it: its `deltapush account` has the watch and the history"
-            .into(),
+        next_step,
         next: None,
         notes: Vec::new(),
         lost: None,
-    }
+        node,
+    };
+    (report, problem)
 }
+
+/// A watch of this node that may write and push nothing at the moment.
+pub(super) const STANDBY: &str =
+    "this node has no lease: the watch waits, and writes and pushes nothing";
 
 /// The limits of a watch.
 pub(super) fn notes(watch: &WatchEntry) -> Vec<String> {

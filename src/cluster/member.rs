@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::SlotKeeper;
+use super::changes::NodeChange;
 use super::lease::{LeaseFacts, LeaseRequest, LeaseSettings};
 use super::membership::{LeaseDatabase, Membership};
+use super::view::ClusterView;
 use crate::ownership::Ownership;
 use crate::store::lease_rows::NodeIdentity;
 use crate::store::{EventLog, NodeId, Store, StoreError, StoredEvent};
@@ -19,7 +21,7 @@ use crate::store::{EventLog, NodeId, Store, StoreError, StoredEvent};
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A node, as people and the database call it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeName {
     /// The number that [`Store::open_postgres`] has; another one at each start.
     pub id: NodeId,
@@ -27,14 +29,14 @@ pub struct NodeName {
     pub name: String,
 }
 
-/// Makes this node a member of those that share the state, until it has left: it begins to leave when `leave` is cancelled, and
-/// that takes half a minute at most.
+/// Makes the node of `view` a member of those that share the state, until it has left: it begins to leave when `leave` is
+/// cancelled, and that takes half a minute at most. The view follows.
 ///
 /// # Errors
 /// [`StoreError`] if the state is not shared.
 pub async fn serve<K: SlotKeeper>(
     store: Store,
-    node: NodeName,
+    view: ClusterView,
     ownership: Ownership,
     keeper: Arc<K>,
     leave: CancellationToken,
@@ -42,10 +44,11 @@ pub async fn serve<K: SlotKeeper>(
     let settings = LeaseSettings::default();
     let changed = Arc::new(Notify::new());
     let follow = follow(store.event_log()?, Arc::clone(&changed));
-    let identity = NodeIdentity::new(node.id, node.name, settings.lease);
-    let database = Arc::new(SharedRows { store, identity, limit: settings.limit });
-    let member =
-        Membership::serve((node.id, settings), database, ownership, keeper, changed, leave);
+    let NodeName { id, name } = view.me().clone();
+    let identity = NodeIdentity { id, name, lease: settings.lease };
+    let rows = SharedRows { store, identity, limit: settings.limit, view: view.clone() };
+    let database = Arc::new(rows);
+    let member = Membership::serve((view, settings), database, ownership, keeper, changed, leave);
     tokio::select! {
         () = member => {}
         () = follow => {}
@@ -58,13 +61,14 @@ struct SharedRows {
     store: Store,
     identity: NodeIdentity,
     limit: Duration,
+    view: ClusterView,
 }
 
 impl LeaseDatabase for SharedRows {
     async fn request(&self, _: NodeId, request: &LeaseRequest) -> Result<LeaseFacts, StoreError> {
-        let begun = Instant::now();
-        let facts = self.store.lease_request(&self.identity, request, self.limit).await?;
-        self.identity.took(begun.elapsed());
+        let answer = self.store.lease_request(&self.identity, request, self.limit).await?;
+        let facts = answer.facts.clone();
+        self.view.saw(answer).iter().for_each(NodeChange::log);
         Ok(facts)
     }
 }

@@ -14,12 +14,14 @@ use tracing::{debug, info, warn};
 
 use super::SlotKeeper;
 use super::calls::{KeeperCall, KeeperCalls};
+use super::changes::ShareLog;
 use super::lease::{
     LeaseAction, LeaseFacts, LeaseInput, LeaseMachine, LeaseRequest, LeaseSettings, NodeId,
 };
+use super::view::ClusterView;
 use crate::clock;
 use crate::machine::Machine;
-use crate::ownership::{Ownership, Slot};
+use crate::ownership::{Ownership, SLOTS, Slot};
 use crate::store::StoreError;
 
 /// The rows of nodes and slots.
@@ -37,13 +39,16 @@ type Request = Pin<Box<dyn Future<Output = Result<LeaseFacts, String>> + Send>>;
 
 /// This node, as a member of those that share the state.
 pub(crate) struct Membership<D> {
-    me: NodeId,
+    view: ClusterView,
     settings: LeaseSettings,
     database: Arc<D>,
     ownership: Ownership,
     machine: LeaseMachine,
     request: Option<Request>,
     calls: KeeperCalls,
+    share_log: ShareLog,
+    /// True if slots of this node, or for it, were in motion in the last answer; none if it was looked at.
+    moving: Option<bool>,
     /// True if the last request failed.
     is_failing: bool,
     has_left: bool,
@@ -53,7 +58,7 @@ impl<D: LeaseDatabase> Membership<D> {
     /// Joins, and serves until the node has left. It begins to leave when `leave` is cancelled. `changed` is notified when
     /// another node has changed the rows.
     pub(crate) async fn serve<K: SlotKeeper>(
-        (me, settings): (NodeId, LeaseSettings),
+        (view, settings): (ClusterView, LeaseSettings),
         database: Arc<D>,
         ownership: Ownership,
         keeper: Arc<K>,
@@ -61,16 +66,19 @@ impl<D: LeaseDatabase> Membership<D> {
         leave: CancellationToken,
     ) {
         let (calls, inputs) = KeeperCalls::start(keeper, ownership.clone());
-        let machine = LeaseMachine::new(me, settings, clock::now());
+        let machine = LeaseMachine::new(view.me().id, settings, clock::now());
         let (request, is_failing, has_left) = (None, false, false);
+        let (share_log, moving) = (ShareLog::default(), None);
         let member = Self {
-            me,
+            view,
             settings,
             database,
             ownership,
             machine,
             request,
             calls,
+            share_log,
+            moving,
             is_failing,
             has_left,
         };
@@ -107,6 +115,7 @@ impl<D: LeaseDatabase> Membership<D> {
             for action in actions {
                 self.perform(action).await;
             }
+            self.report_share();
         }
         self.calls.finish().await;
     }
@@ -118,9 +127,11 @@ impl<D: LeaseDatabase> Membership<D> {
                 if std::mem::take(&mut self.is_failing) {
                     info!("the database answers again: this node's lease can be renewed");
                 }
+                self.moving = Some(is_moving(self.view.me().id, &facts));
                 LeaseInput::Answered(facts)
             }
             Err(error) => {
+                self.view.failed(&error);
                 if !std::mem::replace(&mut self.is_failing, true) {
                     warn!("this node's lease cannot be renewed: {error}");
                 }
@@ -132,9 +143,12 @@ impl<D: LeaseDatabase> Membership<D> {
     async fn perform(&mut self, action: LeaseAction) {
         match action {
             LeaseAction::Ask(request) => self.ask(request),
-            LeaseAction::Hold(until) => self.ownership.hold_until(until),
+            LeaseAction::Hold(until) => {
+                self.ownership.hold_until(until);
+                self.view.held(until);
+            }
             LeaseAction::Take(slots) => {
-                info!(slots = slots.len(), "this node owns more slots of accounts");
+                debug!(slots = slots.len(), "slots of accounts are taken");
                 slots.iter().for_each(|(slot, epoch)| self.ownership.grant(*slot, *epoch));
                 self.calls.push(KeeperCall::Take(slots)).await;
             }
@@ -150,20 +164,31 @@ impl<D: LeaseDatabase> Membership<D> {
                      other nodes that reach the database take over"
                 );
                 self.revoke(&slots);
+                self.share_log.lapsed();
                 self.calls.push(KeeperCall::Lapse(slots)).await;
             }
             LeaseAction::Prepare(slots) => self.calls.push(KeeperCall::Prepare(slots)).await,
             LeaseAction::Settle(slots) => self.calls.push(KeeperCall::Settle(slots)).await,
             LeaseAction::Share(nodes) => {
-                info!(nodes, "number of living nodes, this one included");
+                debug!(nodes, "number of living nodes, this one included");
                 self.calls.push(KeeperCall::Share(nodes)).await;
             }
             LeaseAction::Left => self.has_left = true,
         }
     }
 
+    /// One line for a share that has changed, when it has settled.
+    fn report_share(&mut self) {
+        let Some(is_moving) = self.moving.take() else { return };
+        let owned = self.ownership.owned().len();
+        if let Some(before) = self.share_log.look(owned, is_moving) {
+            info!(before, "this node owns {owned} of {SLOTS} slots of accounts");
+        }
+    }
+
     fn ask(&mut self, request: LeaseRequest) {
-        let (database, me, limit) = (Arc::clone(&self.database), self.me, self.settings.limit);
+        let (database, me) = (Arc::clone(&self.database), self.view.me().id);
+        let limit = self.settings.limit;
         self.request = Some(Box::pin(async move {
             match timeout(limit, database.request(me, &request)).await {
                 Ok(answer) => answer.map_err(|error| error.to_string()),
@@ -175,4 +200,15 @@ impl<D: LeaseDatabase> Membership<D> {
     fn revoke(&self, slots: &[Slot]) {
         slots.iter().for_each(|slot| self.ownership.revoke(*slot));
     }
+}
+
+/// Reports if slots of this node have an heir that is there, or others have this node as theirs, or slots have no owner.
+fn is_moving(me: NodeId, facts: &LeaseFacts) -> bool {
+    let is_there = |id: NodeId| facts.nodes.iter().any(|node| node.id == id);
+    facts.slots.iter().any(|slot| {
+        let heir = slot.heir.filter(|heir| is_there(*heir));
+        slot.owner.is_none_or(|owner| !is_there(owner))
+            || heir == Some(me)
+            || slot.owner == Some(me) && heir.is_some()
+    })
 }

@@ -11,6 +11,7 @@ use super::lease::{LeaseFacts, LeaseRequest, LeaseSettings, NodeId};
 use super::membership::{LeaseDatabase, Membership};
 use super::simulation::Database;
 use super::testing::{KeeperCall, RecordingKeeper};
+use super::{ClusterView, NodeName};
 use crate::ownership::{Ownership, SLOTS, Slot};
 use crate::store::StoreError;
 
@@ -66,8 +67,9 @@ impl Member {
         lock(&rows.changed).push(Arc::clone(&changed));
         let (ownership, leave) = (Ownership::of_node(), CancellationToken::new());
         let keeper = Arc::new(RecordingKeeper::default());
+        let view = ClusterView::new(NodeName { id: NodeId(id), name: format!("push-{id}") });
         let task = tokio::spawn(Membership::serve(
-            (NodeId(id), LeaseSettings::default()),
+            (view, LeaseSettings::default()),
             Arc::clone(rows),
             ownership.clone(),
             Arc::clone(&keeper),

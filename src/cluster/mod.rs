@@ -5,6 +5,7 @@
 //! node without companions (SQLite) has none of this.
 
 mod calls;
+mod changes;
 mod lease;
 mod member;
 mod membership;
@@ -19,15 +20,21 @@ mod simulation;
 pub(crate) mod testing;
 #[cfg(test)]
 mod versions_tests;
+mod view;
 
 use std::future::Future;
+use std::time::Duration;
 
 pub use member::{NodeName, serve};
+pub use view::{AccountOwner, ClusterStatus, ClusterView, DatabaseTrouble, SeenEnd, SeenNode};
 
-pub use crate::store::{NodeId, NodeStatus};
+pub use crate::store::{EndedNode, NodeCounts, NodeFacts, NodeId, NodeStatus};
 
 use crate::ownership::Slot;
 use crate::store::StoreError;
+
+/// Time from a renewal of a node's lease to its end.
+pub const LEASE: Duration = Duration::from_secs(9);
 
 /// The work of a node for its slots. Called by the driver of the lease, one call at a time, except that [`prepare`] and
 /// [`settle`] run beside the others: their slots may be taken or dropped meanwhile.

@@ -1,5 +1,6 @@
 //! Three members with one real PostgreSQL: each takeover is measured.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
 use super::testing::{KeeperCall, RecordingKeeper};
-use super::{NodeId, NodeName, NodeStatus, serve};
+use super::{ClusterStatus, ClusterView, NodeId, NodeName, SeenEnd, SeenNode, serve};
 use crate::ownership::{Epoch, Ownership, SLOTS, Slot};
 use crate::store::Store;
 use crate::store::postgres_testing::{Database, Version};
@@ -24,6 +25,7 @@ pub(super) struct Member {
     kill: CancellationToken,
     pub(super) runtime: Handle,
     pub(super) store: Store,
+    view: ClusterView,
     pub(super) thread: thread::JoinHandle<()>,
 }
 
@@ -37,8 +39,10 @@ impl Member {
         let (leave, kill) = (CancellationToken::new(), CancellationToken::new());
         let settings = database.settings("seal.key");
         let (sender, receiver) = mpsc::channel();
+        let view = ClusterView::new(NodeName { id: NodeId(id), name: format!("push-{id}") });
         let thread = thread::spawn({
             let (ownership, keeper) = (ownership.clone(), Arc::clone(&keeper));
+            let view = view.clone();
             let (leave, kill) = (leave.clone(), kill.clone());
             move || {
                 let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -46,16 +50,15 @@ impl Member {
                     let opened = version.open(&settings, ownership.clone(), id, drop).await;
                     let store = opened.unwrap();
                     sender.send((Handle::current(), store.clone())).unwrap();
-                    let node = NodeName { id: NodeId(id), name: format!("push-{id}") };
                     tokio::select! {
-                        served = serve(store, node, ownership, keeper, leave) => served.unwrap(),
+                        served = serve(store, view, ownership, keeper, leave) => served.unwrap(),
                         () = kill.cancelled() => {}
                     }
                 });
             }
         });
         let (runtime, store) = receiver.recv().unwrap();
-        Self { id, ownership, keeper, leave, kill, runtime, store, thread }
+        Self { id, ownership, keeper, leave, kill, runtime, store, view, thread }
     }
 
     pub(super) fn owns(&self) -> usize {
@@ -74,6 +77,19 @@ impl Member {
             thread::sleep(Duration::from_millis(5));
         }
         begun.elapsed()
+    }
+
+    /// Waits until it shows such nodes.
+    fn until_shows(&self, is_shown: impl Fn(&ClusterStatus) -> bool) -> ClusterStatus {
+        let begun = Instant::now();
+        loop {
+            let status = self.view.status();
+            if is_shown(&status) {
+                return status;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{status:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Its thread stands still, as a process does after SIGSTOP.
@@ -118,11 +134,17 @@ fn members_take_over_within_their_bounds() {
     assert!(prepared.iter().all(|call| of(call) <= 32), "only a portion is in motion");
 
     // Any node shows all.
-    let shown = two.runtime.block_on(async { three.store.nodes().await }).unwrap();
-    let slots: Vec<usize> = shown.iter().map(|node| node.slots).collect();
-    assert_eq!(slots, [342, 341, 341]);
-    let is_fresh = |node: &NodeStatus| node.lease_left > Duration::from_secs(5) && !node.is_leaving;
-    assert!(shown.iter().all(is_fresh) && shown.iter().any(|node| node.database_latency.is_some()));
+    let is_fresh = |node: &SeenNode| {
+        let node = &node.status;
+        node.lease_left > Duration::from_secs(5) && node.facts.latency_us.is_some()
+    };
+    let slots = |status: &ClusterStatus| -> Vec<usize> {
+        status.nodes.iter().map(|node| node.slots).collect()
+    };
+    let shown = three.until_shows(|status| {
+        slots(status) == [342, 341, 341] && status.nodes.iter().all(is_fresh)
+    });
+    assert_eq!((shown.orphans, shown.ended), (0, vec![]));
 
     // One stands still for longer than its lease: it owns nothing when it goes on, and comes back.
     let begun = Instant::now();
@@ -136,12 +158,23 @@ fn members_take_over_within_their_bounds() {
     let begun = Instant::now();
     three.kill();
     let killed = one.until_owns(512, begun).max(two.until_owns(512, begun));
+    let shown = two.until_shows(|status| status.ended.len() == 1 && status.orphans == 0);
+    let SeenEnd { node, successors } = &shown.ended[0];
+    assert!(node.name == "push-3" && node.has_died, "{node:?}");
+    let successors: BTreeMap<&str, usize> =
+        successors.iter().map(|(name, slots)| (name.as_deref().unwrap(), *slots)).collect();
+    assert_eq!(successors.values().sum::<usize>(), 341);
+    assert!(successors.into_keys().eq(["push-1", "push-2"]));
 
     // One leaves.
     let begun = Instant::now();
     two.leave.cancel();
     let left = one.until_owns(ALL, begun);
     two.thread.join().unwrap();
+    let shown = one.until_shows(|status| status.ended.len() == 2 && status.nodes.len() == 1);
+    let SeenEnd { node, successors } = &shown.ended[0];
+    assert!(node.name == "push-2" && !node.has_died, "{node:?}");
+    assert_eq!(successors, &[(Some("push-1".to_owned()), 512)]);
     println!("start {started:?} join {joined:?} pause {paused:?} kill {killed:?} leave {left:?}");
     assert!(started < Duration::from_secs(5) && joined < Duration::from_secs(25));
     assert!(paused < Duration::from_secs(12) && killed < Duration::from_secs(12));

@@ -1,10 +1,24 @@
 //! A keeper for tests: it keeps nothing, and remembers what it was called for.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use super::SlotKeeper;
+use super::{NodeFacts, NodeId, NodeStatus, SlotKeeper};
 use crate::ownership::Slot;
-use crate::store::StoreError;
+use crate::store::{StoreError, UnixTime};
+
+/// A node that is well: `push-` and its number.
+pub(crate) fn status_of(id: i64) -> NodeStatus {
+    NodeStatus {
+        id: NodeId(id),
+        name: format!("push-{id}"),
+        program: "0.1.0".to_owned(),
+        started: UnixTime(1_764_000_000),
+        lease_left: Duration::from_secs(8),
+        is_leaving: false,
+        facts: NodeFacts::default(),
+    }
+}
 
 /// A call of a keeper's method.
 #[derive(Debug, Clone, PartialEq, Eq)]

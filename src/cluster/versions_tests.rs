@@ -160,7 +160,7 @@ fn old_node_that_stood_still_does_not_come_back_after_the_contraction() {
     assert!(matches!(refused, StoreError::Outdated(_)), "{refused}");
     assert!(refused.to_string().contains("newer version"), "{refused}");
     assert_eq!(database.sql("SELECT count(*) FROM accounts"), "1");
-    let identity = NodeIdentity::new(NodeId(1), "push-1".to_owned(), Duration::from_secs(9));
+    let identity = NodeIdentity { id: NodeId(1), name: "push-1".to_owned(), lease: super::LEASE };
     let join = LeaseRequest::Renew(Renewal { join: true, ..Renewal::default() });
     let request = old.store.lease_request(&identity, &join, Duration::from_secs(5));
     let refused = old.runtime.block_on(request).unwrap_err();

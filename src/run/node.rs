@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::RunError;
+use crate::admin::remote::AccountQuestions;
+use crate::admin::status::Reporter;
 use crate::cluster::shared::Shared;
-use crate::cluster::{self, NodeId, NodeName};
+use crate::cluster::{self, ClusterView, NodeId, NodeName};
 use crate::config::Config;
-use crate::push::cluster::{NodeAccounts, StoredLog};
+use crate::push::cluster::{NodeAccounts, OtherEvent, StoredLog};
 use crate::push::notifier::Notifier;
 use crate::push::registry::{AccountEvents, Registry, TokenNews};
 use crate::push::watcher::Watchers;
@@ -25,6 +27,9 @@ use crate::tls::server::ServerTls;
 /// Time limit for the other nodes to take over from one that leaves: their watches begin before those of this one end.
 const LEAVING: Duration = Duration::from_secs(20);
 
+/// Interval at which a node counts its accounts, for the others.
+const COUNT: Duration = Duration::from_secs(5);
+
 /// The shared state is open, and nothing else yet.
 pub(super) struct Joining {
     pub(super) opened: (Registry, AccountEvents, TokenNews),
@@ -33,17 +38,17 @@ pub(super) struct Joining {
 
 /// The parts that make this process a node.
 pub(super) struct NodeParts {
-    name: NodeName,
+    view: ClusterView,
     shared: Shared,
     challenges: Challenges,
 }
 
 /// A node that has not joined yet.
 pub(super) struct Node {
-    name: NodeName,
+    view: ClusterView,
     registry: Registry,
     accounts: NodeAccounts<Store>,
-    log: StoredLog,
+    questions: AccountQuestions,
     shared: Shared,
 }
 
@@ -70,7 +75,8 @@ impl Joining {
         let (store, ownership) = (opened.0.store().clone(), opened.0.ownership().clone());
         let (folder, challenges) = (&config.live.certificate.directory, Challenges::default());
         let shared = Shared::open(store, ownership, folder, challenges.clone()).await?;
-        Ok(Some(Self { opened, parts: NodeParts { name, shared, challenges } }))
+        let view = ClusterView::new(name);
+        Ok(Some(Self { opened, parts: NodeParts { view, shared, challenges } }))
     }
 
     pub(super) fn with_tls(&self, tls: ServerTls) -> ServerTls {
@@ -81,15 +87,14 @@ impl Joining {
 impl Node {
     /// The node with these watches, whose tokens `notifier` posts.
     pub(super) fn new(
-        NodeParts { name, shared, .. }: NodeParts,
+        NodeParts { view, shared, .. }: NodeParts,
         registry: &Registry,
         watchers: &Watchers,
         notifier: &Notifier,
-    ) -> Option<Self> {
-        let told = shared.clone();
-        let log = StoredLog::new(registry.store(), move || told.changed())?;
+    ) -> Self {
+        let questions = AccountQuestions::new(registry.clone());
         let accounts = NodeAccounts::new(watchers, registry.store().clone(), notifier.settler());
-        Some(Self { name, registry: registry.clone(), accounts, log, shared })
+        Self { view, registry: registry.clone(), accounts, questions, shared }
     }
 
     /// The other nodes, for orders of certificates.
@@ -97,13 +102,32 @@ impl Node {
         Arc::new(self.shared.clone())
     }
 
-    /// Joins the other nodes. Follows their changes until `stop` is cancelled.
-    pub(super) fn join(self, stop: &CancellationToken) -> Member {
-        let Self { name, registry, accounts, log, shared } = self;
-        info!(node = %name.name, "this node shares its state with others");
-        tokio::spawn(shared.run(stop.clone()));
+    /// All nodes, as this one sees them.
+    pub(super) fn view(&self) -> ClusterView {
+        self.view.clone()
+    }
+
+    /// The way to the memory of the other nodes.
+    pub(super) fn questions(&self) -> AccountQuestions {
+        self.questions.clone()
+    }
+
+    /// Joins the other nodes. Follows their changes until `stop` is cancelled, and answers their questions by `reporter`.
+    pub(super) fn join(self, reporter: Arc<Reporter>, stop: &CancellationToken) -> Member {
+        let Self { view, registry, accounts, questions, shared } = self;
+        info!(node = %view.me().name, "this node shares its state with others");
+        tokio::spawn(stop.clone().run_until_cancelled_owned(count(registry.clone())));
+        tokio::spawn(shared.clone().run(stop.clone()));
         let (began, begins) = oneshot::channel();
-        tokio::spawn(accounts.clone().follow(log, began, stop.clone()));
+        let log = StoredLog::new(registry.store(), move |event| match event {
+            OtherEvent::SharedChanged => shared.changed(),
+            OtherEvent::Asked(account, number) => questions.asked(&reporter, account, number),
+            OtherEvent::Answered(answer) => questions.answered(&answer),
+        });
+        match log {
+            Ok(log) => _ = tokio::spawn(accounts.clone().follow(log, began, stop.clone())),
+            Err(error) => error!("the node cannot follow the others: {error}"),
+        }
         let leave = CancellationToken::new();
         let left = leave.clone();
         let membership = tokio::spawn(async move {
@@ -111,12 +135,20 @@ impl Node {
             // Accounts that are loaded before the log is read might change without a word.
             if left.run_until_cancelled(begins).await.is_some_and(|begun| begun.is_ok())
                 && let Err(error) =
-                    cluster::serve(store, name, ownership, Arc::new(accounts), left).await
+                    cluster::serve(store, view, ownership, Arc::new(accounts), left).await
             {
                 error!("the node cannot join the others: {error}");
             }
         });
         Member { leave, membership }
+    }
+}
+
+/// Counts the accounts for this node's reports to the others.
+async fn count(registry: Registry) {
+    loop {
+        registry.store().report_counts(registry.count_accounts());
+        sleep(COUNT).await;
     }
 }
 

@@ -1,9 +1,9 @@
 //! Nodes and slots, as the database has them, and what the request of a node's lease changes in them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::UnixTime;
+use super::node_facts::NodeFacts;
 use crate::ownership::{Epoch, Slot};
 
 /// A run of a process: its number is drawn at the start.
@@ -17,27 +17,9 @@ pub(crate) struct NodeIdentity {
     pub(crate) name: String,
     /// Time from a renewal to the end of the lease.
     pub(crate) lease: Duration,
-    /// Duration of the last request, in microseconds; zero before the first.
-    latency: Arc<AtomicU64>,
 }
 
-impl NodeIdentity {
-    pub(crate) fn new(id: NodeId, name: String, lease: Duration) -> Self {
-        Self { id, name, lease, latency: Arc::default() }
-    }
-
-    /// A request took so long.
-    pub(crate) fn took(&self, duration: Duration) {
-        let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.latency.store(microseconds, Ordering::Relaxed);
-    }
-
-    pub(crate) fn latency(&self) -> Option<u64> {
-        Some(self.latency.load(Ordering::Relaxed)).filter(|latency| *latency > 0)
-    }
-}
-
-/// A node, as any node shows it.
+/// A node that has a row, as any node shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeStatus {
     /// The run of its process.
@@ -46,14 +28,39 @@ pub struct NodeStatus {
     pub name: String,
     /// Version of deltapush.
     pub program: String,
-    /// Number of slots that it owns.
-    pub slots: usize,
+    /// When it joined, by the database's clock.
+    pub started: UnixTime,
     /// Time until its lease ends, by the database's clock; zero if it has ended.
     pub lease_left: Duration,
-    /// Duration of a request of its lease, lately.
-    pub database_latency: Option<Duration>,
     /// True if others inherit its slots.
     pub is_leaving: bool,
+    /// Its own report.
+    pub facts: NodeFacts,
+}
+
+/// A node that has no row any more, and has not come back under its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedNode {
+    /// The run of its process.
+    pub id: NodeId,
+    /// Its `node.name`.
+    pub name: String,
+    /// When its lease ended, or when it left, by the database's clock.
+    pub ended: UnixTime,
+    /// True if its lease ended; false if it left.
+    pub has_died: bool,
+    /// The nodes that own its slots now, with the number of these; `None` for slots that nobody owns at the moment.
+    pub successors: Vec<(Option<NodeId>, usize)>,
+}
+
+/// The answer to a request, and the rows that people are shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct LeaseAnswer {
+    pub(crate) facts: LeaseFacts,
+    /// By name.
+    pub(crate) nodes: Vec<NodeStatus>,
+    /// The latest first.
+    pub(crate) ended: Vec<EndedNode>,
 }
 
 /// Tells one renewal of a node from the next. The database's time of the end of the lease, in microseconds.

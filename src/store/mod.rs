@@ -21,6 +21,7 @@ mod load;
 mod mailboxes;
 mod mark;
 mod moving;
+mod node_facts;
 mod operations;
 mod pgpass;
 mod postgres;
@@ -48,13 +49,14 @@ pub use check::{KeyReport, StateReport, check};
 pub(crate) use directory::put_new;
 pub use error::{OpenError, StoreError};
 pub use habit::{FetchHabit, FetchLesson, Fetches};
-pub use lease_rows::{NodeId, NodeStatus};
+pub use lease_rows::{EndedNode, NodeId, NodeStatus};
 pub use mailboxes::Noticed;
 pub use mark::Place;
 pub use moving::{CertificateFiles, MoveReport, move_state, undo_move};
+pub use node_facts::{NodeCounts, NodeFacts};
 #[cfg(test)]
 pub(crate) use postgres::testing as postgres_testing;
-pub use postgres::{EventLog, StoredEvent, TokenPost, check_shared};
+pub use postgres::{EventLog, FoundAccounts, StoredEvent, TokenPost, check_shared};
 pub use postgres_connector::{ConnectError, Connected, PostgresConnector, Reason, ServerError};
 pub use postgres_settings::{PasswordError, PasswordSource, PostgresSettings};
 pub use records::{

@@ -179,7 +179,7 @@ mod tests {
         let (registry, _events, _news) = Registry::open(&StoreSettings::memory(directory)).unwrap();
         let watch_settings =
             Reloadable::new(WatchSettings::new(&Default::default(), &Default::default()));
-        let reporter = Reporter::new(registry.clone(), watch_settings.clone());
+        let reporter = Arc::new(Reporter::new(registry.clone(), watch_settings.clone()));
         let upstreams = Reloadable::new(Upstreams::new(&Default::default()).unwrap());
         let watchers = Watchers::new(
             &Default::default(),

@@ -64,7 +64,7 @@ pub(crate) struct LeaseSettings {
 impl Default for LeaseSettings {
     fn default() -> Self {
         Self {
-            lease: Duration::from_secs(9),
+            lease: crate::cluster::LEASE,
             margin: Duration::from_secs(1),
             renew: Duration::from_secs(3),
             floor: Duration::from_millis(200),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hyper::{Request, Response, StatusCode};
 
+use super::health::Grade;
 use super::live;
 use super::page;
 use super::site::AdminSite;
@@ -64,10 +65,10 @@ impl Pages for AdminSite {
 
 async fn readiness(site: &AdminSite) -> Response<Body> {
     let checks = site.health().await;
-    let status = if checks.iter().all(|check| check.is_well) {
-        StatusCode::OK
-    } else {
+    let status = if checks.iter().any(|check| check.grade == Grade::Failed) {
         StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
     };
     let lines: String = checks.iter().map(|check| format!("{check}\n")).collect();
     response::plain(status, lines)

@@ -29,10 +29,13 @@ const VIEWERS: usize = 16;
 /// Validity of a report: with thousands of accounts a new one takes some milliseconds.
 const RECENT: Duration = Duration::from_secs(1);
 
+/// Validity of a report with a search in the database, which may have to look at each account.
+const RECENT_SEARCH: Duration = Duration::from_secs(10);
+
 /// Sources of the site's data.
 pub struct Sources {
     /// Status reports.
-    pub reporter: Reporter,
+    pub reporter: Arc<Reporter>,
     /// Accounts, with their watches and history.
     pub registry: Registry,
     /// The listeners for clients.
@@ -43,7 +46,7 @@ pub struct Sources {
 
 /// All that the admin listener serves.
 pub struct AdminSite {
-    pub(super) reporter: Reporter,
+    pub(super) reporter: Arc<Reporter>,
     pub(super) registry: Registry,
     pub(super) listening: Listening,
     pub(super) hostname: String,
@@ -51,8 +54,8 @@ pub struct AdminSite {
     pub(super) stop: CancellationToken,
     metrics: Exposition,
     health: Health,
-    /// The last report, and when it was made.
-    report: tokio::sync::Mutex<Option<(Instant, Arc<StatusReport>)>>,
+    /// The last report, when it was made, and what was searched for.
+    report: tokio::sync::Mutex<Option<(Instant, String, Arc<StatusReport>)>>,
     hosts: Hosts,
     password: Password,
     guesses: Mutex<Guesses>,
@@ -88,19 +91,29 @@ impl AdminSite {
         }
     }
 
-    /// The status report, at most a moment old; shared by all requests.
-    pub(super) async fn report(&self) -> Result<Arc<StatusReport>, StoreError> {
+    /// The status report, at most a moment old; shared by all requests. Where nodes share the state, it has the accounts that
+    /// `search` finds; otherwise all.
+    pub(super) async fn report(&self, search: &str) -> Result<Arc<StatusReport>, StoreError> {
+        let search = if self.reporter.cluster().is_some() { search } else { "" };
+        let recent = if search.is_empty() { RECENT } else { RECENT_SEARCH };
         let mut last = self.report.lock().await;
-        if let Some((_, report)) = last.as_ref().filter(|(at, _)| at.elapsed() < RECENT) {
+        let is_recent = |(at, of, _): &&(Instant, String, _)| at.elapsed() < recent && of == search;
+        if let Some((_, _, report)) = last.as_ref().filter(is_recent) {
             return Ok(Arc::clone(report));
         }
-        let report = Arc::new(self.reporter.report().await?);
-        *last = Some((Instant::now(), Arc::clone(&report)));
+        let names: Vec<String> = Some(search)
+            .filter(|search| !search.is_empty())
+            .map(str::to_owned)
+            .into_iter()
+            .collect();
+        let report = Arc::new(self.reporter.report(&names).await?);
+        *last = Some((Instant::now(), search.to_owned(), Arc::clone(&report)));
         Ok(report)
     }
 
-    pub(super) async fn health(&self) -> [Check; 3] {
-        self.health.checks(&self.listening, &self.registry, self.stop.is_cancelled()).await
+    pub(super) async fn health(&self) -> Vec<Check> {
+        let (reporter, is_stopped) = (&self.reporter, self.stop.is_cancelled());
+        self.health.checks(&self.listening, reporter, is_stopped).await
     }
 
     pub(super) fn metrics(&self) -> Response<Body> {

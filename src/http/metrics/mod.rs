@@ -1,5 +1,7 @@
-//! Metrics for Prometheus. Every series exists from the start; no label contains a name or an address.
+//! Metrics for Prometheus. Every series exists from the start; no label contains a name or an address, except
+//! for the names of nodes.
 
+mod nodes;
 mod process;
 
 use std::fmt;
@@ -15,12 +17,14 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry as MetricRegistry;
 use tracing::error;
 
+use crate::cluster::ClusterView;
 use crate::http::listening::Listening;
 use crate::logging::LogLimit;
 use crate::push::registry::Registry;
 use crate::push::watch_status::WatchState;
 use crate::tls::certs::Certificates;
 use crate::trace::Tracer;
+use nodes::NodeMetrics;
 use process::Process;
 
 /// The media type of [`Exposition::text`].
@@ -38,6 +42,8 @@ pub struct MetricSources {
     pub log: LogLimit,
     /// The trace.
     pub tracer: Tracer,
+    /// The nodes, where several share the state.
+    pub cluster: Option<ClusterView>,
 }
 
 /// All metrics, in Prometheus's text format.
@@ -52,6 +58,9 @@ impl Exposition {
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("deltapush_build", "Always 1: the version is in the label", version);
         sources.registry.telemetry().metrics().register(&mut registry);
+        if let Some(view) = sources.cluster.clone() {
+            registry.register_collector(Box::new(NodeMetrics { view }));
+        }
         registry.register_collector(Box::new(sources));
         registry.register_collector(Box::new(ProcessMetrics { started: SystemTime::now() }));
         Self(registry)
@@ -75,7 +84,7 @@ impl fmt::Debug for MetricSources {
 
 impl Collector for MetricSources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Self { registry, certificates, listening, log, tracer } = self;
+        let Self { registry, certificates, listening, log, tracer, cluster: _ } = self;
         let states = registry.count_watches();
         // With kept sessions, accounts that wait are among the watches.
         let without_session = if registry.keeps_sessions() { states[3] } else { 0 };

@@ -26,6 +26,7 @@ use crate::telemetry::AccountTelemetry;
 use news::NewsNotes;
 pub use news::NewsStatus;
 use registered::Registered;
+pub(super) use registered::WatchNeed;
 
 /// An account that has a device.
 pub struct Account {

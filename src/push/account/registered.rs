@@ -65,6 +65,19 @@ impl Registered {
     }
 }
 
+/// The thing that an account's watch needs, as far as its registration tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::push) enum WatchNeed {
+    /// Nothing: the mail server tells of new mail.
+    Nothing,
+    /// A login of its client: the password is not known.
+    Credentials,
+    /// Another login method of its client: what it sends is of no use for another login.
+    OtherLogin,
+    /// A session at the mail server.
+    Session,
+}
+
 impl RegisteredState {
     /// The credentials of a watch.
     fn usable(&self) -> Option<&Arc<Credentials>> {
@@ -105,6 +118,18 @@ impl Account {
     #[must_use]
     pub fn is_watched(&self) -> bool {
         self.registered.lock().is_watched
+    }
+
+    /// The need of its watch, and the number of its tokens.
+    pub(in crate::push) fn watch_need(&self) -> (WatchNeed, usize) {
+        let state = self.registered.lock();
+        let need = match &state.credentials {
+            _ if !state.is_watched => WatchNeed::Nothing,
+            None => WatchNeed::Credentials,
+            Some(credentials) if credentials.can_be_used_again() => WatchNeed::Session,
+            Some(_) => WatchNeed::OtherLogin,
+        };
+        (need, state.tokens.len())
     }
 
     /// Reports if it is to be watched, and waits for a client that brings credentials.

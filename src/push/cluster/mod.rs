@@ -25,7 +25,7 @@ use crate::ownership::Slot;
 use crate::secret::DeviceToken;
 use crate::store::StoreError;
 pub use state::SharedState;
-pub use stored::StoredLog;
+pub use stored::{OtherEvent, StoredLog};
 
 /// Slots whose accounts are loaded at once: what a client waits for behind that takes a moment.
 const PIECE: usize = 16;

@@ -25,7 +25,7 @@ impl Node {
         let watching = Watching::start_sharing(server, &database.settings("key"), number).await;
         let settling = Settling::default();
         let (context, state) = (Arc::clone(&watching.context), watching.registry.store().clone());
-        let log = StoredLog::new(&state, || {}).unwrap();
+        let log = StoredLog::new(&state, |_| {}).unwrap();
         let accounts = NodeAccounts { context, state, settler: settling.settler() };
         let (stop, (began, begins)) = (CancellationToken::new(), oneshot::channel());
         tokio::spawn(accounts.clone().follow(log, began, stop.clone()));
@@ -114,7 +114,8 @@ async fn watch_begins_again_and_gives_way_by_word_of_another_node() {
         .await;
     assert!(clients.registry().yield_session(&alice).await);
     until("the watch gives way", || !owner.is_watching()).await;
-    assert_eq!(clients.registry().all_names().await.unwrap(), [alice]);
+    let named = clients.registry().store().accounts_named(vec![alice.user.to_string()]).await;
+    assert_eq!(named.unwrap(), [alice]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

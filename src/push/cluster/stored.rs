@@ -27,16 +27,31 @@ impl SharedState for Store {
 /// The event log of the store.
 pub struct StoredLog {
     log: store::EventLog,
-    /// Called when a value that all nodes have in common is another one.
-    shared_changed: Box<dyn Fn() + Send>,
+    /// Called with events that concern no account in memory.
+    others: Box<dyn Fn(OtherEvent) + Send>,
+}
+
+/// An event of another node that does not concern the accounts in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OtherEvent {
+    /// A value that all nodes have in common is another one now.
+    SharedChanged,
+    /// A node asks the owner of the account what it has in memory; with the number of the question.
+    Asked(AccountId, Vec<u8>),
+    /// The answer to a question: its number, and a text.
+    Answered(Vec<u8>),
 }
 
 impl StoredLog {
-    /// Reads the log of the store; `shared_changed` is called when a value that all nodes have in common is another one. None if
-    /// the state is not shared.
-    #[must_use]
-    pub fn new(store: &Store, shared_changed: impl Fn() + Send + 'static) -> Option<Self> {
-        Some(Self { log: store.event_log().ok()?, shared_changed: Box::new(shared_changed) })
+    /// Reads the log of the store; `others` is called with events that concern no account in memory, and must not block.
+    ///
+    /// # Errors
+    /// [`StoreError::NotOwner`] if the state is not shared.
+    pub fn new(
+        store: &Store,
+        others: impl Fn(OtherEvent) + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        Ok(Self { log: store.event_log()?, others: Box::new(others) })
     }
 }
 
@@ -57,7 +72,15 @@ impl EventLog for StoredLog {
                 // The driver of the lease reads the log for itself.
                 StoredEvent::Slots => continue,
                 StoredEvent::Shared => {
-                    (self.shared_changed)();
+                    (self.others)(OtherEvent::SharedChanged);
+                    continue;
+                }
+                StoredEvent::Ask(account, number) => {
+                    (self.others)(OtherEvent::Asked(account, number));
+                    continue;
+                }
+                StoredEvent::Answer(answer) => {
+                    (self.others)(OtherEvent::Answered(answer));
                     continue;
                 }
             });

@@ -351,6 +351,15 @@ impl AccountTable {
         self.names.with_local_part_of(name)
     }
 
+    /// Passes each account to `each`, in no order; a part of the table is locked meanwhile.
+    pub(super) fn each(&self, mut each: impl FnMut(&Account)) {
+        self.map.iter().for_each(|slot| {
+            if let Some(account) = slot.account.as_deref() {
+                each(account);
+            }
+        });
+    }
+
     /// All accounts, in no order.
     pub(super) fn all(&self) -> Vec<Arc<Account>> {
         self.map.iter().filter_map(|slot| slot.account.as_deref().cloned()).collect()

@@ -7,6 +7,7 @@ mod accounts;
 mod admission;
 mod changes;
 mod cluster;
+mod counts;
 mod events;
 mod held;
 mod loads;
@@ -218,18 +219,6 @@ impl Registry {
         self.accounts().iter().map(|account| account.id.clone()).collect()
     }
 
-    /// The names of all accounts that have a token, at whichever node, sorted.
-    ///
-    /// # Errors
-    /// [`StoreError`], where nodes share the state.
-    pub async fn all_names(&self) -> Result<Vec<AccountId>, StoreError> {
-        if self.ownership().is_sole() {
-            return Ok(self.names());
-        }
-        let all = self.0.store.status().await?;
-        Ok(all.into_iter().map(|status| status.account).collect())
-    }
-
     /// The account's tokens, the first one registered first; none if it is not known.
     #[must_use]
     pub fn tokens(&self, account: &AccountId) -> Vec<DeviceToken> {
@@ -394,6 +383,11 @@ impl Registry {
         let mut accounts = self.0.store.status().await?;
         accounts.iter_mut().for_each(|status| self.0.accounts.complete(status));
         Ok(accounts)
+    }
+
+    /// Adds the facts of an account that are in memory only.
+    pub fn complete(&self, status: &mut AccountStatus) {
+        self.0.accounts.complete(status);
     }
 
     /// Reports if the state can be written, as far as is known: if the last change went to disk.

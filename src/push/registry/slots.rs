@@ -179,6 +179,15 @@ impl AccountTable {
         }
     }
 
+    /// Passes each account that is watched here to `each`, in no order; a part of the table is locked meanwhile.
+    pub(super) fn each_here(&self, mut each: impl FnMut(&Account)) {
+        self.each(|account| {
+            if self.held.has(&account.id) {
+                each(account);
+            }
+        });
+    }
+
     /// The accounts that are watched here, in no order.
     pub(super) fn watched_here(&self) -> Vec<Arc<Account>> {
         let mut accounts = self.all();

@@ -41,6 +41,10 @@ pub enum StoredEvent {
     Slots,
     /// A value that all nodes have in common is another one now.
     Shared,
+    /// A node asks the owner of the account what it has in memory; with the number of the question.
+    Ask(AccountId, Vec<u8>),
+    /// The answer to a question: its number, and a text.
+    Answer(Vec<u8>),
 }
 
 impl StoredEvent {
@@ -53,6 +57,8 @@ impl StoredEvent {
             Self::Yield(_) => "yield",
             Self::Slots => "slots",
             Self::Shared => "shared",
+            Self::Ask(..) => "ask",
+            Self::Answer(_) => "answer",
         }
     }
 
@@ -64,8 +70,10 @@ impl StoredEvent {
             Self::Account(account) | Self::Rewatch(account) | Self::Yield(account) => {
                 names(account)
             }
-            Self::Pending(hash) => hash.clone(),
-            Self::Fetches(account, hash) => [names(account), vec![BETWEEN], hash.clone()].concat(),
+            Self::Pending(bytes) | Self::Answer(bytes) => bytes.clone(),
+            Self::Fetches(account, bytes) | Self::Ask(account, bytes) => {
+                [names(account), vec![BETWEEN], bytes.clone()].concat()
+            }
             Self::Slots | Self::Shared => Vec::new(),
         }
     }
@@ -79,6 +87,8 @@ impl StoredEvent {
             "account" => Some(Self::Account(account()?)),
             "pending" => Some(Self::Pending(data.to_vec())),
             "fetches" => Some(Self::Fetches(account()?, parts.next()?.to_vec())),
+            "ask" => Some(Self::Ask(account()?, parts.next()?.to_vec())),
+            "answer" => Some(Self::Answer(data.to_vec())),
             "rewatch" => Some(Self::Rewatch(account()?)),
             "yield" => Some(Self::Yield(account()?)),
             "slots" => Some(Self::Slots),
@@ -134,6 +144,8 @@ struct StoredRow {
     transaction: i64,
     node: i64,
     event: Option<StoredEvent>,
+    /// Time since it was written, by the database's clock.
+    age: Duration,
 }
 
 impl StoredRow {
@@ -191,6 +203,9 @@ impl EventLog {
         let own = self.shared.node;
         let (place, news) = advance(self.place.take(), oldest, rows);
         self.place = Some(place);
+        if let Some(lag) = news.iter().map(|row| row.age).max() {
+            self.shared.own.read_log(lag);
+        }
         let news = news.into_iter().filter_map(|row| row.heard_by(own));
         self.unread.extend(news);
         let doubts = self.shared.doubts.count();
@@ -234,7 +249,8 @@ fn rows_since(sql: Sql<'_>, since: i64) -> sql::Result<(i64, Vec<StoredRow>)> {
     let mut rows = Vec::new();
     sql.each(
         "SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT),
-             e.id, CAST(CAST(e.xid AS TEXT) AS BIGINT), e.node, e.kind, e.data
+             e.id, CAST(CAST(e.xid AS TEXT) AS BIGINT), e.node, e.kind, e.data,
+             CAST(extract(epoch FROM clock_timestamp() - e.at) * 1000000 AS BIGINT)
          FROM (SELECT 1) one LEFT JOIN events e
              ON e.xid >= CAST(CAST(?1 AS TEXT) AS xid8)
          ORDER BY e.id",
@@ -261,6 +277,7 @@ fn row_in(row: &Row<'_>) -> sql::Result<StoredRow> {
         transaction: row.get(2)?,
         node: row.get(3)?,
         event,
+        age: Duration::from_micros(u64::try_from(row.get::<i64>(6)?).unwrap_or_default()),
     })
 }
 
@@ -279,7 +296,7 @@ mod tests {
     use super::*;
 
     fn row(id: i64, transaction: i64) -> StoredRow {
-        StoredRow { id, transaction, node: 1, event: None }
+        StoredRow { id, transaction, node: 1, event: None, age: Duration::ZERO }
     }
 
     fn read(place: &mut Option<Place>, oldest: i64, rows: &[(i64, i64)]) -> Vec<i64> {
@@ -312,7 +329,9 @@ mod tests {
             StoredEvent::Pending(vec![0, 1, 0, 2]),
             StoredEvent::Fetches(account.clone(), vec![0, 1, 0, 2]),
             StoredEvent::Rewatch(account.clone()),
-            StoredEvent::Yield(account),
+            StoredEvent::Yield(account.clone()),
+            StoredEvent::Ask(account, vec![0, 1, 0, 2]),
+            StoredEvent::Answer(vec![0, 1, 0, 2]),
             StoredEvent::Slots,
             StoredEvent::Shared,
         ] {

@@ -1,26 +1,24 @@
-//! Rows of nodes and slots: the requests of a node's lease, and what any node shows of all.
+//! Rows of nodes and slots: the requests of a node's lease, whose answers have what any node shows of all.
 //!
 //! A row that another transaction has locked is passed over: its change is tried again soon. So no request waits for the commits
 //! of others, nor for a node that was stopped in the midst of a transaction.
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Transaction};
 
 use super::super::lease_rows::{
-    LeaseFacts, LeaseRequest, LeaseStamp, NodeFact, NodeId, NodeIdentity, NodeStatus, Renewal,
-    SlotFact,
+    EndedNode, LeaseAnswer, LeaseFacts, LeaseRequest, LeaseStamp, NodeFact, NodeId, NodeIdentity,
+    NodeStatus, Renewal, SlotFact,
 };
-use super::super::{Store, StoreError};
+use super::super::node_facts::{NodeCounts, NodeFacts};
+use super::super::{Store, StoreError, UnixTime};
 use super::Shared;
 use super::premises::{self, Premises};
 use super::schema::Schema;
 use crate::ownership::{Epoch, Slot};
-
-/// Time limit for the status of all nodes.
-const LIMIT: Duration = Duration::from_secs(2);
 
 /// A piece of SQL for slots that are named by their numbers and epochs, `$2` and `$3`.
 struct SlotChange {
@@ -30,7 +28,8 @@ struct SlotChange {
 
 const CLAIM: SlotChange = SlotChange {
     condition: "s.owner IS NULL OR NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = s.owner)",
-    change: "owner = $1, epoch = slots.epoch + 1, heir = NULL, ready = FALSE",
+    change: "owner = $1, epoch = slots.epoch + 1, heir = NULL, ready = FALSE,
+        previous = coalesce(slots.owner, slots.previous), moved = clock_timestamp()",
 };
 const MARK: SlotChange = SlotChange {
     condition: "s.heir IS NULL
@@ -38,7 +37,8 @@ const MARK: SlotChange = SlotChange {
     change: "heir = $1, ready = FALSE",
 };
 const READY: SlotChange = SlotChange { condition: "s.heir = $1", change: "ready = TRUE" };
-const GIVE: SlotChange = SlotChange { condition: "s.owner = $1", change: "owner = NULL" };
+const GIVE: SlotChange =
+    SlotChange { condition: "s.owner = $1", change: "owner = NULL, previous = $1" };
 
 impl Store {
     /// Does a request of this node's lease as a whole, in at most `limit`.
@@ -50,29 +50,21 @@ impl Store {
         node: &NodeIdentity,
         request: &LeaseRequest,
         limit: Duration,
-    ) -> Result<LeaseFacts, StoreError> {
+    ) -> Result<LeaseAnswer, StoreError> {
         let shared = self.shared()?;
-        self.lease_session(limit, async |client| run(client, shared, node, request).await).await
+        let begun = Instant::now();
+        let answer =
+            self.lease_session(limit, async |client| run(client, shared, node, request).await);
+        let answer = answer.await;
+        shared.own.renewed(begun.elapsed());
+        answer
     }
 
-    /// All nodes, by name.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn nodes(&self) -> Result<Vec<NodeStatus>, StoreError> {
-        let rows = self.lease_session(LIMIT, async |client| {
-            client
-                .query(
-                    "SELECT n.id, n.name, n.program, n.leaving, n.facts,
-                         (SELECT count(*) FROM slots s WHERE s.owner = n.id),
-                         CAST(extract(epoch FROM n.lease_until - clock_timestamp()) * 1000000 AS BIGINT)
-                     FROM nodes n ORDER BY n.name, n.id",
-                    &[],
-                )
-                .await
-                .map_err(StoreError::from)
-        });
-        rows.await?.iter().map(|row| Ok(status(row)?)).collect()
+    /// The accounts of this node, for its next reports to the others. Nothing where the state is not shared.
+    pub fn report_counts(&self, counts: NodeCounts) {
+        if let Some(shared) = &self.shared {
+            shared.own.count(counts);
+        }
     }
 
     /// Uses the connection of the lease. One that is late is given up: the next one may be better.
@@ -98,7 +90,7 @@ async fn run(
     shared: &Shared,
     node: &NodeIdentity,
     request: &LeaseRequest,
-) -> Result<LeaseFacts, StoreError> {
+) -> Result<LeaseAnswer, StoreError> {
     let transaction = client.transaction().await?;
     let is_news = match request {
         LeaseRequest::Renew(renewal) => renew(&transaction, shared, node, renewal).await?,
@@ -109,9 +101,9 @@ async fn run(
         transaction.execute(event, &[&node.id.0]).await?;
         transaction.batch_execute("NOTIFY deltapush").await?;
     }
-    let facts = facts(&transaction).await?;
+    let answer = answer(&transaction).await?;
     transaction.commit().await?;
-    Ok(facts)
+    Ok(answer)
 }
 
 /// Reports if it changed anything that other nodes wait for.
@@ -125,7 +117,7 @@ async fn renew(
         join(transaction, shared.schema, node).await?;
         None
     } else {
-        match extend(transaction, node, renewal.leaving).await? {
+        match extend(transaction, (node, shared.own.report()), renewal.leaving).await? {
             // Other nodes took this one for dead.
             None => return Ok(false),
             known => known,
@@ -161,6 +153,10 @@ async fn join(
             ],
         )
         .await?;
+    // It is back.
+    let old = "DELETE FROM ended_nodes
+         WHERE name = $1 OR ended < clock_timestamp() - INTERVAL '1 day'";
+    transaction.execute(old, &[&node.name]).await?;
     Ok(())
 }
 
@@ -174,10 +170,11 @@ async fn hold(transaction: &Transaction<'_>, premises: &Premises) -> Result<(), 
 /// Renews the row. Returns if the node was leaving before, or nothing if it has no row.
 async fn extend(
     transaction: &Transaction<'_>,
-    node: &NodeIdentity,
+    (node, facts): (&NodeIdentity, NodeFacts),
     leaving: bool,
 ) -> Result<Option<bool>, Error> {
-    let facts = serde_json::json!({ "latency_us": node.latency() }).to_string();
+    // Numbers only: that cannot fail.
+    let facts = serde_json::to_string(&facts).unwrap_or_else(|_| "{}".to_owned());
     let row = transaction
         .query_opt(
             "UPDATE nodes SET lease_until = clock_timestamp() + make_interval(secs => $2),
@@ -190,18 +187,21 @@ async fn extend(
     row.map(|row| row.try_get(0)).transpose()
 }
 
-/// Deletes the rows of dead nodes that have not been renewed since they were seen.
+/// Deletes the rows of dead nodes that have not been renewed since they were seen. A day's dead are remembered, for people.
 async fn bury(transaction: &Transaction<'_>, dead: &[(NodeId, LeaseStamp)]) -> Result<u64, Error> {
     if dead.is_empty() {
         return Ok(0);
     }
     let (ids, stamps): (Vec<i64>, Vec<i64>) =
         dead.iter().map(|(node, stamp)| (node.0, stamp.0)).unzip();
-    let statement = "DELETE FROM nodes WHERE id IN (
+    let statement = "WITH buried AS (DELETE FROM nodes WHERE id IN (
              SELECT n.id FROM nodes n
              JOIN unnest($1::BIGINT[], $2::BIGINT[]) AS dead (id, stamp) ON dead.id = n.id
              WHERE CAST(extract(epoch FROM n.lease_until) * 1000000 AS BIGINT) = dead.stamp
-             FOR UPDATE OF n SKIP LOCKED)";
+             FOR UPDATE OF n SKIP LOCKED) RETURNING id, name, program, lease_until)
+         INSERT INTO ended_nodes (id, name, program, ended, died)
+         SELECT id, name, program, lease_until, TRUE FROM buried
+         ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, died = TRUE";
     transaction.execute(statement, &[&ids, &stamps]).await
 }
 
@@ -232,27 +232,51 @@ async fn change(
 }
 
 async fn release(transaction: &Transaction<'_>, me: NodeId) -> Result<bool, Error> {
-    transaction.execute("UPDATE slots SET owner = NULL WHERE owner = $1", &[&me.0]).await?;
-    Ok(transaction.execute("DELETE FROM nodes WHERE id = $1", &[&me.0]).await? > 0)
+    let give = "UPDATE slots SET owner = NULL, previous = owner WHERE owner = $1";
+    transaction.execute(give, &[&me.0]).await?;
+    let leave = "WITH left_now AS (DELETE FROM nodes WHERE id = $1 RETURNING id, name, program)
+         INSERT INTO ended_nodes (id, name, program, ended, died)
+         SELECT id, name, program, clock_timestamp(), FALSE FROM left_now
+         ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, died = FALSE";
+    Ok(transaction.execute(leave, &[&me.0]).await? > 0)
 }
 
-async fn facts(transaction: &Transaction<'_>) -> Result<LeaseFacts, Error> {
-    let nodes = transaction
-        .query(
-            "SELECT id, CAST(extract(epoch FROM lease_until) * 1000000 AS BIGINT),
-                 CAST(extract(epoch FROM lease_until - clock_timestamp()) * 1000000 AS BIGINT),
-                 leaving
-             FROM nodes",
-            &[],
-        )
-        .await?;
-    let slots = "SELECT slot, owner, epoch, heir, ready FROM slots ORDER BY slot";
-    let slots = transaction.query(slots, &[]).await?;
-    let slots = slots.iter().filter_map(|row| slot(row).transpose());
-    Ok(LeaseFacts {
+const NODES: &str = "SELECT id, CAST(extract(epoch FROM lease_until) * 1000000 AS BIGINT),
+         CAST(extract(epoch FROM lease_until - clock_timestamp()) * 1000000 AS BIGINT), leaving,
+         name, program, CAST(extract(epoch FROM started) AS BIGINT), facts
+     FROM nodes ORDER BY name, id";
+
+const SLOTS: &str = "SELECT slot, owner, epoch, heir, ready FROM slots ORDER BY slot";
+
+/// Nodes that have ended within a day, with the owners of slots that they had until then. One that leaves gives them before.
+const ENDED: &str =
+    "SELECT e.id, e.name, CAST(extract(epoch FROM e.ended) AS BIGINT), e.died, s.owner, s.number
+     FROM (SELECT * FROM ended_nodes e
+           WHERE e.ended > clock_timestamp() - INTERVAL '1 day'
+               AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.name = e.name)
+           ORDER BY e.ended DESC LIMIT 16) e
+     LEFT JOIN LATERAL (
+         SELECT owner, count(*) AS number FROM slots
+         WHERE previous = e.id
+             AND moved > e.ended - CASE WHEN e.died THEN INTERVAL '0' ELSE INTERVAL '45 seconds' END
+         GROUP BY owner) s ON TRUE
+     ORDER BY e.ended DESC, e.id, s.number DESC";
+
+async fn answer(transaction: &Transaction<'_>) -> Result<LeaseAnswer, Error> {
+    // Together: they wait for one round trip, not for three.
+    let (nodes, slots, ended) = tokio::try_join!(
+        transaction.query(NODES, &[]),
+        transaction.query(SLOTS, &[]),
+        transaction.query(ENDED, &[]),
+    )?;
+    let facts = LeaseFacts {
         nodes: nodes.iter().map(node).collect::<Result<_, _>>()?,
-        slots: slots.collect::<Result<_, _>>()?,
-    })
+        slots: slots.iter().filter_map(|row| slot(row).transpose()).collect::<Result<_, _>>()?,
+    };
+    let mut answer = LeaseAnswer { facts, ..LeaseAnswer::default() };
+    answer.nodes = nodes.iter().map(status).collect::<Result<_, _>>()?;
+    ended.iter().try_for_each(|row| add_ended(row, &mut answer.ended))?;
+    Ok(answer)
 }
 
 fn node(row: &Row) -> Result<NodeFact, Error> {
@@ -273,17 +297,31 @@ fn slot(row: &Row) -> Result<Option<SlotFact>, Error> {
 }
 
 fn status(row: &Row) -> Result<NodeStatus, Error> {
-    let facts: serde_json::Value = serde_json::from_str(row.try_get(4)?).unwrap_or_default();
-    let latency = facts.get("latency_us").and_then(serde_json::Value::as_u64);
     Ok(NodeStatus {
         id: NodeId(row.try_get(0)?),
-        name: row.try_get(1)?,
-        program: row.try_get(2)?,
+        lease_left: microseconds(row.try_get(2)?),
         is_leaving: row.try_get(3)?,
-        slots: usize::try_from(row.try_get::<_, i64>(5)?).unwrap_or_default(),
-        lease_left: microseconds(row.try_get(6)?),
-        database_latency: latency.map(Duration::from_micros),
+        name: row.try_get(4)?,
+        program: row.try_get(5)?,
+        started: UnixTime(row.try_get(6)?),
+        // Those of another version may be of another form.
+        facts: serde_json::from_str(row.try_get(7)?).unwrap_or_default(),
     })
+}
+
+/// Adds an owner of slots of a node that has ended.
+fn add_ended(row: &Row, ended: &mut Vec<EndedNode>) -> Result<(), Error> {
+    let id = NodeId(row.try_get(0)?);
+    if ended.last().is_none_or(|last| last.id != id) {
+        let (name, at, has_died) = (row.try_get(1)?, UnixTime(row.try_get(2)?), row.try_get(3)?);
+        ended.push(EndedNode { id, name, ended: at, has_died, successors: Vec::new() });
+    }
+    let (owner, slots) =
+        (row.try_get::<_, Option<i64>>(4)?.map(NodeId), row.try_get::<_, Option<i64>>(5)?);
+    if let (Some(last), Some(slots)) = (ended.last_mut(), slots) {
+        last.successors.push((owner, usize::try_from(slots).unwrap_or_default()));
+    }
+    Ok(())
 }
 
 /// Zero for a time in the past.

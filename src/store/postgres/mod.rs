@@ -18,6 +18,7 @@ mod premises;
 mod reader;
 mod rotate;
 mod schema;
+mod search;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::node_facts::OwnFacts;
 use super::{StateChange, Store, StoreError};
 pub use check::check_shared;
 use doubts::Doubts;
@@ -39,6 +41,7 @@ use premises::Premises;
 use reader::Reader;
 pub(super) use rotate::rotate_shared;
 pub(super) use schema::Schema;
+pub use search::FoundAccounts;
 pub(super) use writes::NodeWrites;
 
 use crate::ownership::Ownership;
@@ -55,6 +58,8 @@ pub(super) struct Shared {
     doubts: Arc<Doubts>,
     schema: Schema,
     premises: Arc<Premises>,
+    /// This node's report on itself.
+    own: OwnFacts,
 }
 
 impl Shared {

@@ -6,6 +6,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::super::directory;
+use super::super::node_facts::OwnFacts;
 use super::super::postgres_connector::PostgresConnector;
 use super::super::postgres_settings::PostgresSettings;
 use super::super::seal::Sealer;
@@ -78,7 +79,9 @@ impl Store {
         };
         let worker = Worker::start(backend, failing, Box::new(changed))?;
         let news = news.subscribe();
-        let shared = Shared { reader, listener, news, ownership, node, doubts, schema, premises };
+        let own = OwnFacts::default();
+        let shared =
+            Shared { reader, listener, news, ownership, node, doubts, schema, premises, own };
         Ok((Self { worker: Arc::new(worker), shared: Some(Arc::new(shared)) }, loaded))
     }
 }

@@ -315,7 +315,6 @@ async fn lost_connections_are_opened_again() {
             one.notice("alice", uid_next).await.unwrap();
         }
         assert!(one.store.status().await.is_ok());
-        assert_eq!(one.store.nodes().await.unwrap(), []);
     }
     assert!(!one.store.is_failing());
     // Notifications come again, too.
@@ -453,4 +452,47 @@ async fn stopped_node_loses_its_locks() {
     assert_eq!(one.ownership.epoch(slot("alice")).map(|epoch| epoch > Epoch(0)), Some(true));
     assert!(matches!(one.notice("alice", 9).await, Err(StoreError::NotOwner)));
     assert_eq!(one.id, 1);
+}
+
+#[tokio::test]
+async fn few_of_many_accounts_are_read() {
+    let database = Database::new();
+    let one = Node::new(&database, 1).await;
+    database.give_all(1, &one.ownership);
+    for user in ["bob", "alice@example.org", "Alexis", "carol", "ALICE@example.net"] {
+        one.register(user, user).await;
+    }
+    one.notice("bob", 5).await.unwrap();
+    let names = |found: &[AccountId]| {
+        found.iter().map(|account| account.user.to_string()).collect::<Vec<_>>()
+    };
+    let first = one.store.first_accounts(2).await.unwrap();
+    assert_eq!(
+        (names(&first.accounts), first.is_cut),
+        (vec!["ALICE@example.net".into(), "Alexis".into()], true)
+    );
+    assert!(!one.store.first_accounts(5).await.unwrap().is_cut);
+
+    let asked = ["bob", "alice", "no\0body", "'; DROP TABLE accounts"].map(str::to_owned);
+    assert_eq!(names(&one.store.accounts_named(asked.into()).await.unwrap()), ["bob"]);
+    let like = async |parts: &[&str], limit| {
+        let parts = parts.iter().map(ToString::to_string).collect();
+        let found = one.store.accounts_like(parts, limit).await.unwrap();
+        (names(&found.accounts), found.is_cut)
+    };
+    let alices = vec!["ALICE@example.net".to_owned(), "alice@example.org".to_owned()];
+    assert_eq!(like(&["alice"], 9).await, (alices.clone(), false));
+    assert_eq!(like(&["ALICE@", "%"], 9).await, (alices.clone(), false));
+    assert_eq!(like(&["EXAMPLE.ORG"], 3).await.0.len(), 3, "also by the mail server");
+    assert!(like(&["example.org"], 3).await.1);
+    let exact = like(&["carol", "a"], 2).await.0;
+    assert_eq!(exact, ["carol", "ALICE@example.net"], "an exact name comes first");
+
+    let asked = vec![account("carol"), account("nobody"), account("bob")];
+    let found = one.store.status_of(asked).await.unwrap();
+    let all = one.store.status().await.unwrap();
+    assert_eq!(found, [all[3].clone(), all[4].clone()], "as in the report of all");
+    assert_eq!((found[0].tokens[0].pending, found[0].mailboxes.len()), (true, 1));
+    assert_eq!(one.store.status_of(vec![]).await.unwrap(), []);
+    assert_eq!(one.store.count_pending().await.unwrap(), 1);
 }

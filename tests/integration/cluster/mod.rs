@@ -4,6 +4,7 @@
 mod balancer;
 mod database;
 mod moving;
+mod nodes;
 mod scene;
 mod sharing;
 mod state;

@@ -21,6 +21,7 @@ use super::super::support::deltapush::{Deltapush, Options};
 use super::super::support::dovecot::{Dovecot, Setup};
 use super::super::support::network::Network;
 use super::super::support::poll;
+use super::super::support::ports::ReservedPort;
 use super::super::support::postgres::{Postgres, USER};
 use super::super::support::recipe::Page;
 
@@ -40,6 +41,8 @@ const SLOTS: usize = 1024;
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) deltapush: Deltapush,
+    /// The port of its web page.
+    pub(super) admin: ReservedPort,
     /// One network for each server of the database.
     pub(super) to_database: Vec<Arc<Network>>,
 }
@@ -133,6 +136,7 @@ impl ClusterScene {
         };
         let key = self.key();
         let Authority { leaf_cert, leaf_key, .. } = &self.databases[0].authority;
+        let admin = ReservedPort::new();
         let options = Options {
             upstream: format!("imaps://localhost:{}", self.to_dovecot.port),
             notify_url: format!("http://127.0.0.1:{}/notify", self.notifications.port),
@@ -140,11 +144,14 @@ impl ClusterScene {
             storage: format!("{postgres}key_file: {}", key.display()),
             certificate: format!("chain: {}\n  key: {}", leaf_cert.display(), leaf_key.display()),
             listener: "proxy_protocol: [127.0.0.1]",
-            more: format!("node: {{name: {name}}}\n"),
+            more: format!(
+                "node: {{name: {name}}}\nadmin:\n  address: 127.0.0.1:{}\n",
+                admin.number()
+            ),
             ..Options::dovecot(&self.dovecot)
         };
         let deltapush = block_in_place(|| Deltapush::start(&options));
-        self.nodes.push(Node { name, deltapush, to_database });
+        self.nodes.push(Node { name, deltapush, admin, to_database });
     }
 
     /// The key that the nodes share.

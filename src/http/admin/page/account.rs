@@ -7,6 +7,7 @@ use super::query::value;
 use super::{ago, frame};
 use crate::account::AccountId;
 use crate::admin::format;
+use crate::admin::report::WatchKind;
 use crate::admin::timeline::{AccountHistory, Happened, TimelineKind};
 use crate::http::admin::site::AdminSite;
 
@@ -24,7 +25,7 @@ fn content(history: &AccountHistory) -> Markup {
         p { a href="/" { "← All accounts" } }
         h2 { (format::tame(&account.name)) " " span.quiet { "at " (format::tame(&account.server)) } }
         p {
-            (badge(watch.state))
+            (badge(watch))
             @if let Some(since) = watch.since { " since " (format::moment(since)) }
             "; " span.quiet { (watch.next_step) }
         }
@@ -54,6 +55,13 @@ fn content(history: &AccountHistory) -> Markup {
 /// The history, newest first.
 fn timeline(history: &AccountHistory) -> Markup {
     html! {
+        @if let Some(node) = &history.account.watch.node {
+            p.quiet {
+                @if history.account.watch.state == WatchKind::AtAnotherNode {
+                    "Node " (format::tame(node)) ", which has the history, does not answer. Here are clients that came to this node."
+                } @else { "As node " (format::tame(node)) " has them in memory, which watches the account." }
+            }
+        }
         @if history.happened.is_empty() {
             p.quiet { "Nothing yet." }
         } @else {

@@ -1,6 +1,7 @@
 //! The page, rendered on the server so that it works without scripts. maud escapes all inserted text.
 
 mod account;
+mod nodes;
 mod overview;
 mod query;
 

@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::query::{address, value};
-use super::{ago, frame};
+use super::{ago, frame, nodes};
+use crate::admin::cluster_report::ClusterReport;
 use crate::admin::format;
 use crate::admin::report::{
-    AccountReport, DeviceReport, PushReport, ServerProblem, StatusReport, WatchKind,
+    AccountReport, DeviceReport, PushReport, ServerProblem, StatusReport, WatchKind, WatchReport,
 };
 use crate::http::admin::plot;
 use crate::http::admin::site::AdminSite;
@@ -38,11 +39,12 @@ pub(in crate::http::admin) async fn live_part(site: &AdminSite, query: &str) -> 
     let metrics = site.registry.telemetry().metrics();
     html! {
         div #live {
-            @match site.report().await {
+            @match site.report(&search).await {
                 Ok(report) => {
                     (verdict(site, &report))
                     (numbers(&report))
                     (plot::plots(&metrics.series().get(now())))
+                    @if let Some(cluster) = &report.cluster { (nodes::nodes(cluster, report.at)) }
                     (accounts(&report, &search, page))
                     (tokenless(&report))
                 }
@@ -55,14 +57,16 @@ pub(in crate::http::admin) async fn live_part(site: &AdminSite, query: &str) -> 
 /// The overall condition in one line.
 fn verdict(site: &AdminSite, report: &StatusReport) -> Markup {
     let counts = report.counts;
-    // Those that other nodes watch are their business.
-    let here = counts.accounts.saturating_sub(counts.elsewhere);
+    let (all, nodes) = (counts.accounts, report.cluster.as_ref());
+    let problems = nodes.map(ClusterReport::problems).unwrap_or_default();
     let (sound, server) = (
         site.registry.is_writable(),
         site.registry.telemetry().metrics().notification_server_answers(),
     );
     html! {
-        @if !sound {
+        @for problem in &problems { (nodes::problem(problem)) }
+        // The problems of nodes have a database that is away.
+        @if !sound && nodes.is_none_or(|nodes| nodes.database.is_none()) {
             p.state.bad { "The state cannot be written: " (site.registry.usual_trouble()) " Tokens are refused meanwhile." }
         }
         @if let Some(since) = report.notifications.down_since {
@@ -75,14 +79,14 @@ fn verdict(site: &AdminSite, report: &StatusReport) -> Markup {
         }
         @if counts.problems > 0 {
             p.state.warn { (counted(counts.problems, "account needs", "accounts need")) " attention." }
-        } @else if sound && server && report.notifications.down_since.is_none() {
+        } @else if sound && server && problems.is_empty() && report.notifications.down_since.is_none() {
             p.state.good {
                 @if counts.accounts == 0 && !report.tokenless.is_empty() { "Ready. No device has handed over its token yet: see below." }
                 @else if counts.accounts == 0 { "Ready. No device has handed over its token yet: connect Delta Chat through deltapush. Builds without push (F-Droid, Desktop) have no token." }
-                @else if counts.watched == here { "All is well: each account is watched." }
-                @else if counts.told == here { "All is well: the mail server tells of each account." }
-                @else if counts.watched + counts.told == here { "All is well: each account is watched, or the mail server tells of it." }
-                @else { "All is well: " (counts.watched + counts.told) " of " (here) " accounts are watched, the others follow." }
+                @else if counts.watched == all { "All is well: each account is watched." }
+                @else if counts.told == all { "All is well: the mail server tells of each account." }
+                @else if counts.watched + counts.told == all { "All is well: each account is watched, or the mail server tells of it." }
+                @else { "All is well: " (counts.watched + counts.told) " of " (all) " accounts are watched, the others follow." }
             }
         }
     }
@@ -100,7 +104,7 @@ fn numbers(report: &StatusReport) -> Markup {
             @if counts.told > 0 { (number("told of", counts.told)) }
             (number("devices", counts.devices))
             (number("pushes wait", counts.pending))
-            (number("clients connected", report.connections))
+            (number(if report.cluster.is_some() { "clients at this node" } else { "clients connected" }, report.connections))
             (number("up", up))
         }
     }
@@ -120,7 +124,9 @@ fn accounts(report: &StatusReport, search: &str, page: usize) -> Markup {
     let link = |page: usize| address("/", &[("q", search), ("page", &page.to_string())]);
     html! {
         h2 { "Accounts" }
-        @if found == 0 {
+        @if let Some(reason) = &report.unreadable {
+            p.state.bad { "The accounts cannot be read at the moment: " (reason) }
+        } @else if found == 0 {
             p.quiet {
                 @if search.is_empty() { "An account appears here when Delta Chat has logged in through deltapush and handed over its push token." }
                 @else { "No account matches." }
@@ -132,6 +138,9 @@ fn accounts(report: &StatusReport, search: &str, page: usize) -> Markup {
                     @for account in report.accounts.iter().skip(first).take(PER_PAGE) { (row(account, report.at)) }
                 }
             }
+        }
+        @if report.cluster.is_some() && (report.is_cut || search.is_empty() && found < report.counts.accounts) {
+            p.quiet { "There are more accounts: find one by its whole login name." }
         }
         @if pages > 1 {
             nav aria-label="Pages" {
@@ -174,7 +183,7 @@ fn row(account: &AccountReport, now: Timestamp) -> Markup {
         tr {
             td { a href=(link) { (format::tame(&account.name)) } br; span.quiet { (format::tame(&account.server)) } }
             td data-name="Watch" {
-                (badge(account.watch.state))
+                (badge(&account.watch))
                 @if let Some(problem) = &account.problem {
                     p.problem { (format::tame(&problem.words)) "; " span.quiet { (format::tame(&problem.cure)) } }
                 }
@@ -191,17 +200,17 @@ fn row(account: &AccountReport, now: Timestamp) -> Markup {
 }
 
 /// The state of a watch as a coloured word.
-pub(super) fn badge(state: WatchKind) -> Markup {
-    let class = match state {
+pub(super) fn badge(watch: &WatchReport) -> Markup {
+    let class = match watch.state {
         WatchKind::Watching
         | WatchKind::WithClient
         | WatchKind::ServerTells
         | WatchKind::AtAnotherNode => "good",
         WatchKind::Connecting | WatchKind::NotStarted => "busy",
         WatchKind::Interrupted | WatchKind::WaitingForLogin | WatchKind::WaitingForDevice => "warn",
-        WatchKind::Ended | WatchKind::Unusable => "bad",
+        WatchKind::Ended | WatchKind::Unusable | WatchKind::WithoutNode => "bad",
     };
-    html! { span.badge.(class) { (state.as_str()) } }
+    html! { span.badge.(class) { (watch.label()) } }
 }
 
 /// The last POST since the start; otherwise the record on disk.
