@@ -334,7 +334,7 @@ pub(super) async fn later(time: Duration) {
 }
 
 /// Lets `step` pass again and again until it is so. A connection that the clock cuts off is made again meanwhile.
-pub(super) async fn in_steps(what: &str, step: Duration, mut is_so: impl FnMut() -> bool) {
+pub(in crate::push) async fn in_steps(what: &str, step: Duration, mut is_so: impl FnMut() -> bool) {
     for _ in 0..200 {
         later(step).await;
         for _ in 0..50 {

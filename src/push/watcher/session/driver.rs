@@ -1,5 +1,7 @@
 //! The driver of the [`idle`](crate::push::idle) machine in one session.
 
+use std::collections::VecDeque;
+use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -40,6 +42,9 @@ const WRITE_TIME: Duration = Duration::from_secs(60);
 /// Time to read the server's last words from a connection that broke.
 const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 
+/// Actions of the machine that may wait for the state to be written.
+const MAX_LATER: usize = 256;
+
 /// Lead with which a server may tell a device of the same mail before a watch session.
 const HEAD_START: Duration = Duration::from_secs(2);
 
@@ -60,6 +65,8 @@ pub(super) struct WatchSession<'a> {
     return_requests: Option<ReturnRequests>,
     /// The receiver of the connection, once the session is as it was after its login.
     return_to: Option<oneshot::Sender<Stream>>,
+    /// The end that came while the state was waited for.
+    end: Option<WatchEnd>,
 }
 
 impl<'a> WatchSession<'a> {
@@ -87,6 +94,7 @@ impl<'a> WatchSession<'a> {
             when_watching: task.when_watching,
             return_requests: task.return_requests,
             return_to: None,
+            end: None,
         })
     }
 
@@ -148,6 +156,9 @@ impl<'a> WatchSession<'a> {
             self.respond(&mut received, &mut actions)?;
             if self.act(&mut actions).await? {
                 failed_fetches.store(0, Ordering::Relaxed);
+            }
+            if let Some(end) = self.end.take() {
+                return Err(end);
             }
             if !received.is_empty() {
                 yield_now().await;
@@ -218,7 +229,8 @@ impl<'a> WatchSession<'a> {
     /// Performs the machine's actions. Returns true if a position was stored.
     async fn act(&mut self, actions: &mut Vec<IdleAction>) -> Result<bool, WatchEnd> {
         let mut has_stored = false;
-        for action in std::mem::take(actions) {
+        let mut batch = VecDeque::from(std::mem::take(actions));
+        while let Some(action) = batch.pop_front() {
             match action {
                 IdleAction::Send(bytes) => Box::pin(self.send(&bytes)).await?,
                 IdleAction::Noticed { mailbox, position, announce, since, last, ids } => {
@@ -230,7 +242,8 @@ impl<'a> WatchSession<'a> {
                     );
                     let is_push = self.wakes_any(&wakes);
                     // Boxed, like all that is done once in a while: the session waits in between.
-                    let noticed = Box::pin(self.store(&mailbox, position, wakes, ids)).await?;
+                    let noticed =
+                        Box::pin(self.store(&mailbox, position, wakes, ids, &mut batch)).await?;
                     let announce = is_push && noticed == Noticed::New;
                     self.context.report(&TelemetryEvent::Noticed {
                         account: &self.account.telemetry,
@@ -298,21 +311,22 @@ impl<'a> WatchSession<'a> {
         }
     }
 
-    /// Stores a position, and which devices it wakes. On failure no device counts as woken.
+    /// Stores a position, and which devices it wakes. On failure no device counts as woken. `later` has the actions that follow.
     async fn store(
-        &self,
+        &mut self,
         mailbox: &str,
         position: Position,
         wakes: Announce,
         ids: Vec<u64>,
+        later: &mut VecDeque<IdleAction>,
     ) -> Result<Noticed, StoreError> {
         let is_push = wakes != Announce::Nothing;
-        // Where nodes share the state this may wait until the database is back. The session is not renewed meanwhile, and the
-        // mail server ends it after 30 minutes (RFC 9051 section 5.4): the next one finds the messages at the stored position.
-        let stored = tokio::select! {
-            biased;
-            stored = self.context.registry.noticed(&self.account.id, mailbox, position, wakes) => stored,
-            () = self.logout.cancelled(), if !self.context.registry.ownership().is_sole() => Err(StoreError::Closed),
+        let (registry, account) = (&self.context.registry, &self.account.id);
+        let noticed = registry.noticed(account, mailbox, position, wakes);
+        let stored = if registry.ownership().is_sole() {
+            noticed.await
+        } else {
+            self.stay_until(noticed, later).await
         };
         match stored {
             Ok(Noticed::New) if is_push => {
@@ -326,6 +340,76 @@ impl<'a> WatchSession<'a> {
             Err(_) => self.context.duplicates().forget(&ids, &self.account.id),
         }
         stored
+    }
+
+    /// Waits for the state, perhaps until the database is back, and keeps the session alive: without a renewal the mail server
+    /// ends it after 30 minutes (RFC 9051 section 5.4).
+    async fn stay_until(
+        &mut self,
+        stored: impl Future<Output = Result<Noticed, StoreError>>,
+        later: &mut VecDeque<IdleAction>,
+    ) -> Result<Noticed, StoreError> {
+        tokio::pin!(stored);
+        let (logout, mut received) = (self.logout.clone(), Vec::new());
+        if self.end.is_none() {
+            let following = later.drain(..).collect();
+            self.end = self.send_first(following, later).await.err();
+        }
+        loop {
+            let goes_on = self.end.is_none() && later.len() < MAX_LATER;
+            let event = tokio::select! {
+                biased;
+                stored = &mut stored => return stored,
+                () = logout.cancelled() => return Err(StoreError::Closed),
+                event = self.next_event(&mut received), if goes_on => event,
+            };
+            if let Err(end) = self.stay(event, &mut received, later).await {
+                self.end = Some(end);
+            }
+        }
+    }
+
+    /// Goes on after an event.
+    async fn stay(
+        &mut self,
+        event: io::Result<SessionEvent>,
+        received: &mut Vec<u8>,
+        later: &mut VecDeque<IdleAction>,
+    ) -> Result<(), WatchEnd> {
+        let mut actions = Vec::new();
+        match event? {
+            SessionEvent::Received(0) => {
+                return Err(IdleFailure::Bye("without a reason".into()).into());
+            }
+            SessionEvent::Received(_) => self.account.watch.note_activity(),
+            SessionEvent::Due => self.machine.handle(IdleInput::Tick, now(), &mut actions),
+            SessionEvent::ReturnRequested(to) => {
+                self.return_to = Some(to);
+                self.machine.handle(IdleInput::Release, now(), &mut actions);
+            }
+            SessionEvent::Logout => {}
+        }
+        while !received.is_empty() {
+            self.respond(received, &mut actions)?;
+            yield_now().await;
+        }
+        self.send_first(actions, later).await
+    }
+
+    /// Sends what the machine asks for, and leaves its other actions for later.
+    async fn send_first(
+        &mut self,
+        actions: Vec<IdleAction>,
+        later: &mut VecDeque<IdleAction>,
+    ) -> Result<(), WatchEnd> {
+        for action in actions {
+            match action {
+                IdleAction::Send(bytes) => self.send(&bytes).await?,
+                IdleAction::Failed(failure) => return Err(failure.into()),
+                action => later.push_back(action),
+            }
+        }
+        Ok(())
     }
 
     fn wakes_any(&self, wakes: &Announce) -> bool {
