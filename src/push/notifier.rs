@@ -174,7 +174,7 @@ impl Notifier {
                 ScheduleAction::Outage { is_down, waiting } => self.record_outage(is_down, waiting),
                 ScheduleAction::Accepted { token, generation } => {
                     tracing::info!(account = %names(&self.registry.owners(&token)), %token, "push accepted");
-                    self.record(move |registry| async move {
+                    self.record(&token.clone(), move |registry| async move {
                         registry.announced(&token, generation).await
                     });
                 }
@@ -220,7 +220,7 @@ impl Notifier {
         }
         self.handle(ScheduleInput::Forget(token));
         let event = StoredEvent::Pending(token_hash(token));
-        self.record(move |registry| async move { registry.tell(event).await });
+        self.record(token, move |registry| async move { registry.tell(event).await });
     }
 
     /// No POST of these tokens begins any more.
@@ -265,7 +265,7 @@ impl Notifier {
         self.record_posted(&token, answer, took);
         if answer == PostAnswer::Accepted {
             self.handle(ScheduleInput::Proved(&token));
-            self.record(move |registry| async move {
+            self.record(&token.clone(), move |registry| async move {
                 registry.announced(&token, Generation::default()).await
             });
         }
@@ -282,7 +282,7 @@ impl Notifier {
             "the notification server says that the token is gone (410); deltapush keeps it and tries it again with \
              the first new mail after {next}. If the app is still installed, open it once on that device"
         );
-        self.record(move |registry| async move {
+        self.record(&token.clone(), move |registry| async move {
             if registry.quarantined(&token, answers, wait).await? {
                 tracing::warn!(
                     %account,
@@ -316,7 +316,7 @@ impl Notifier {
             token: &token,
             reason: &reason,
         });
-        self.record(move |registry| async move {
+        self.record(&token.clone(), move |registry| async move {
             registry.commit(change::gave_up(&token, generation, &reason, UnixTime::now())).await
         });
     }
@@ -333,15 +333,16 @@ impl Notifier {
         }
     }
 
-    /// Writes a result without waiting for the disk.
-    fn record<F, R>(&mut self, write: F)
+    /// Writes a result of the token without waiting for the disk.
+    fn record<F, R>(&mut self, token: &DeviceToken, write: F)
     where
         F: FnOnce(Registry) -> R,
         R: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
-        let (written, holds) = (write(self.registry.clone()), self.holds.clone());
+        let under_way = self.settling.writes(token, self.holds.clone());
+        let written = write(self.registry.clone());
         self.recording.spawn(async move {
-            let _until_written = holds;
+            let _until_written = under_way;
             if let Err(error) = written.await {
                 tracing::debug!(
                     "cannot store the result of a push, so it may be posted once more: {error}"

@@ -2,7 +2,7 @@
 //! waited for until their answers are written.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -37,18 +37,23 @@ impl Settler {
     }
 }
 
+/// An answer that is being written, until it is dropped: it holds up those who wait for it.
+pub(super) type Write = Arc<Mutex<Vec<Hold>>>;
+
 /// The notifier's side.
 #[derive(Debug)]
 pub(super) struct Settling {
     settler: Settler,
     asked: mpsc::Receiver<SettleRequest>,
     under_way: Vec<SettleRequest>,
+    /// The answers that are being written.
+    writes: Vec<(DeviceToken, Weak<Mutex<Vec<Hold>>>)>,
 }
 
 impl Default for Settling {
     fn default() -> Self {
         let (sender, asked) = mpsc::channel(MAX_WAITING);
-        Self { settler: Settler(sender), asked, under_way: Vec::new() }
+        Self { settler: Settler(sender), asked, under_way: Vec::new(), writes: Vec::new() }
     }
 }
 
@@ -65,16 +70,29 @@ impl Settling {
         }
     }
 
-    /// Waits for those tokens of the request that are in flight.
+    /// Waits for those tokens of the request that are in flight, or whose answers are being written.
     pub(super) fn begin(
         &mut self,
         mut request: SettleRequest,
         is_in_flight: impl Fn(&DeviceToken) -> bool,
     ) {
+        let writes = self.writes.iter().filter(|(token, _)| request.tokens.contains(token));
+        for write in writes.filter_map(|(_, write)| write.upgrade()) {
+            let mut holds = write.lock().unwrap_or_else(PoisonError::into_inner);
+            holds.push(Arc::clone(&request.hold));
+        }
         request.tokens.retain(is_in_flight);
         if !request.tokens.is_empty() {
             self.under_way.push(request);
         }
+    }
+
+    /// An answer to a POST of the token is about to be written, for which these wait.
+    pub(super) fn writes(&mut self, token: &DeviceToken, holds: Vec<Hold>) -> Write {
+        self.writes.retain(|(_, write)| write.strong_count() > 0);
+        let write = Arc::new(Mutex::new(holds));
+        self.writes.push((token.clone(), Arc::downgrade(&write)));
+        write
     }
 
     /// The POST of the token was answered. What is returned is held until the answer is written.
@@ -110,7 +128,18 @@ mod tests {
         assert!((&mut settle).now_or_never().is_none(), "one is in flight");
         let written = settling.answered(&token("b"));
         assert!((&mut settle).now_or_never().is_none(), "its answer is not written yet");
-        drop(written);
+        drop(settling.writes(&token("b"), written));
+        settle.await;
+        let write = settling.writes(&token("b"), Vec::new());
+        let mut settle = Box::pin(settler.settle([token("b")].into()));
+        assert!((&mut settle).now_or_never().is_none());
+        let request = settling.next().await;
+        settling.begin(request, |_| false);
+        assert!(
+            (&mut settle).now_or_never().is_none(),
+            "its answer came before, and is being written"
+        );
+        drop(write);
         settle.await;
         let mut settle = Box::pin(settler.settle([token("c")].into()));
         assert!((&mut settle).now_or_never().is_none());
