@@ -33,6 +33,10 @@ impl ClusterScene {
             let tokens = vec![token];
             scene.accounts.push(Account { user, tokens, quiet: false, gets_replies: true });
         }
+        // Mail that is there before the first look is not new.
+        for account in &scene.accounts {
+            scene.dovecot.wait_for_watch(&account.user, 1).await;
+        }
         scene
     }
 
