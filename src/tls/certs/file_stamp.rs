@@ -1,10 +1,11 @@
-//! The state of certificate files, to see that another program has replaced them.
+//! The state of certificate files, to see that another program has replaced them, or that another node has ordered a certificate.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::CertificateSettings;
+use super::self_signed::SelfSigned;
 
 /// Identifies the state of the files that were read: for each, its device, inode, size, and time of change in seconds and
 /// nanoseconds. Links are followed.
@@ -12,7 +13,7 @@ use super::CertificateSettings;
 pub(super) struct FileStamp(Vec<(PathBuf, Option<[i128; 5]>)>);
 
 impl FileStamp {
-    /// The stamp of the files that `wanted` names. Blocks on their metadata.
+    /// The stamp of the files that `wanted` names, or that deltapush makes in place of them. Blocks on their metadata.
     pub(super) fn now(wanted: &CertificateSettings) -> Self {
         let certificate = &wanted.certificate;
         let own = certificate.chain.iter().chain(&certificate.key).map(|path| &**path);
@@ -29,7 +30,10 @@ impl FileStamp {
             });
             (path.clone(), found)
         };
-        Self(own.chain(more).map(look).collect())
+        let made = (certificate.chain.is_none() || certificate.key.is_none())
+            .then(|| SelfSigned::new(&wanted.hostname, certificate).into_files());
+        let made = made.into_iter().flatten();
+        Self(own.chain(more).map(look).chain(made.map(|path| look(&path))).collect())
     }
 }
 
@@ -58,5 +62,23 @@ mod tests {
         fs::write(file("2"), "more").unwrap();
         let third = FileStamp::now(&wanted);
         assert!(first != gone && gone != second && second != first && third != second);
+    }
+
+    #[test]
+    fn certificate_that_another_node_has_ordered_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let acme = "{certificate: {acme: {terms_agreed: true}}, hostname: a.example}";
+        let config = config::Config::parse(acme, folder.path(), "config.yaml").unwrap();
+        let wanted = CertificateSettings::from(&config.live);
+        let directory = &*wanted.certificate.directory;
+        fs::create_dir_all(directory).unwrap();
+        for file in ["a.example.key.pem", "a.example.cert.pem", "a.example.acme.pem"] {
+            let before = FileStamp::now(&wanted);
+            fs::write(directory.join(file), "one").unwrap();
+            assert_ne!(FileStamp::now(&wanted), before, "{file}");
+        }
+        let before = FileStamp::now(&wanted);
+        fs::write(directory.join("b.example.acme.pem"), "one").unwrap();
+        assert_eq!(FileStamp::now(&wanted), before);
     }
 }

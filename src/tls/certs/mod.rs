@@ -85,9 +85,13 @@ impl CertificateSet {
     /// [`LoadError`] naming the file and the cure.
     pub fn load(wanted: &CertificateSettings) -> Result<Self, LoadError> {
         check_trust(wanted)?;
-        let files = FileStamp::now(wanted);
+        let mut files = FileStamp::now(wanted);
         let default =
             PresentedCertificate::new(Identity::load(&wanted.hostname, &wanted.certificate)?)?;
+        // Its files are new ones now.
+        if matches!(default.summary.origin, CertificateOrigin::Made | CertificateOrigin::Renewed) {
+            files = FileStamp::now(wanted);
+        }
         let more = further(wanted).collect::<Result<_, _>>()?;
         Ok(Self { default, more, files })
     }
@@ -120,7 +124,7 @@ impl CertificateSet {
         &self.default.summary
     }
 
-    /// The operator's files as they were when they were read.
+    /// The files as they were when they were read.
     fn files(&self) -> &FileStamp {
         &self.files
     }

@@ -71,6 +71,12 @@ impl<'a> SelfSigned<'a> {
         Self { hostname, directory, key_path: file("key"), chain_path: file("cert"), issued }
     }
 
+    /// The files that may have a part in it.
+    pub(super) fn into_files(self) -> impl Iterator<Item = PathBuf> {
+        let issued = self.issued.map(|(path, _)| path);
+        [self.key_path, self.chain_path].into_iter().chain(issued)
+    }
+
     /// The certificate that an authority issued, if it is there for these names and this key. It may have expired: Delta
     /// Chat, which knows the key, accepts it better than a self-signed one.
     fn issued(&self, key: &KeyPair) -> Option<Identity> {

@@ -2,6 +2,7 @@
 //! the database, and the ways between them.
 
 mod balancer;
+mod certificates;
 mod database;
 mod moving;
 mod nodes;
