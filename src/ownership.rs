@@ -62,8 +62,8 @@ pub struct Ownership(Option<Arc<Shared>>);
 struct Shared {
     /// The epoch of each slot that is owned, and zero for the others.
     epochs: [AtomicI64; SLOTS as usize],
-    /// When the lease ends, in microseconds after `start`. A process that was stopped may go on long after, and begin a POST
-    /// before the driver of the lease can revoke anything.
+    /// When the lease ends, in microseconds after `start`. A process that was stopped, or whose machine was suspended, may go on
+    /// long after, and begin a POST before the driver of the lease can revoke anything.
     held: AtomicU64,
     start: Instant,
     /// Changes with each slot that is gained or lost.
@@ -84,7 +84,7 @@ impl Ownership {
     pub fn of_node() -> Self {
         let epochs = [const { AtomicI64::new(0) }; SLOTS as usize];
         let (changes, nodes) = (watch::Sender::new(0), AtomicUsize::new(1));
-        let (held, start) = (AtomicU64::new(u64::MAX), clock::now());
+        let (held, start) = (AtomicU64::new(u64::MAX), clock::elsewhere());
         Self(Some(Arc::new(Shared { epochs, held, start, changes, nodes })))
     }
 
@@ -108,7 +108,7 @@ impl Ownership {
         (epoch > 0 && shared.is_held()).then_some(Epoch(epoch))
     }
 
-    /// From this time on the node owns nothing, unless it is moved on. Until it is set there is no such time.
+    /// From this time on, [as other machines have it](clock::elsewhere), the node owns nothing, unless it is moved on. Until it is set there is no such time.
     pub fn hold_until(&self, end: Instant) {
         let Some(shared) = &self.0 else { return };
         let after = end.saturating_duration_since(shared.start).as_micros();
@@ -164,7 +164,8 @@ impl Ownership {
 impl Shared {
     fn is_held(&self) -> bool {
         let held = self.held.load(Ordering::SeqCst);
-        held == u64::MAX || clock::now().duration_since(self.start).as_micros() < u128::from(held)
+        held == u64::MAX
+            || clock::elsewhere().duration_since(self.start).as_micros() < u128::from(held)
     }
 }
 
@@ -199,12 +200,12 @@ mod tests {
     async fn lease_ends_by_itself() {
         let (node, alice) = (Ownership::of_node(), account("alice"));
         node.grant(Slot::of(&alice), Epoch(1));
-        node.hold_until(clock::now() + Duration::from_secs(9));
+        node.hold_until(clock::elsewhere() + Duration::from_secs(9));
         tokio::time::advance(Duration::from_millis(8_999)).await;
         assert!(node.has(&alice));
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(!node.has(&alice) && node.owned().is_empty());
-        node.hold_until(clock::now() + Duration::from_secs(9));
+        node.hold_until(clock::elsewhere() + Duration::from_secs(9));
         assert!(node.has(&alice));
     }
 

@@ -66,7 +66,7 @@ impl<D: LeaseDatabase> Membership<D> {
         leave: CancellationToken,
     ) {
         let (calls, inputs) = KeeperCalls::start(keeper, ownership.clone());
-        let machine = LeaseMachine::new(view.me().id, settings, clock::now());
+        let machine = LeaseMachine::new(view.me().id, settings, clock::elsewhere());
         let (request, is_failing, has_left) = (None, false, false);
         let (share_log, moving) = (ShareLog::default(), None);
         let member = Self {
@@ -101,7 +101,7 @@ impl<D: LeaseDatabase> Membership<D> {
             };
             let input = tokio::select! {
                 biased;
-                () = clock::reached(self.machine.deadline()) => LeaseInput::Tick,
+                () = clock::reached_elsewhere(self.machine.deadline()) => LeaseInput::Tick,
                 answer = answer => self.answered(answer),
                 () = leave.cancelled(), if !is_leaving => {
                     is_leaving = true;
@@ -111,7 +111,7 @@ impl<D: LeaseDatabase> Membership<D> {
                 () = changed.notified() => LeaseInput::Notified,
             };
             let mut actions: Vec<LeaseAction> = Vec::new();
-            self.machine.handle(input, clock::now(), &mut actions);
+            self.machine.handle(input, clock::elsewhere(), &mut actions);
             for action in actions {
                 self.perform(action).await;
             }
