@@ -78,7 +78,9 @@ async fn follow(mut log: EventLog, changed: Arc<Notify>) {
     loop {
         match log.read().await {
             Ok(events) => {
-                if events.contains(&StoredEvent::Slots) {
+                let are_news =
+                    |event: &_| matches!(event, StoredEvent::Slots | StoredEvent::Rewound);
+                if events.iter().any(are_news) {
                     changed.notify_one();
                 }
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{NodeAccounts, SharedState};
 use crate::account::AccountId;
@@ -36,6 +36,8 @@ pub enum NodeEvent {
     Rewatch(AccountId),
     /// The mail server has no session left for the account's client: the watch leaves it its own.
     Yield(AccountId),
+    /// The state has lost changes that this node may know of: all is to be loaded again.
+    Rewound,
 }
 
 /// Reads the log, from the first call on.
@@ -50,6 +52,7 @@ pub trait EventLog: Send + 'static {
 /// The work of a batch of events: each account is loaded once, whatever has changed, and before anything else is done about it.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Work {
+    reload_all: bool,
     reload: HashSet<AccountId>,
     review: HashSet<Vec<u8>>,
     fetched: HashSet<(AccountId, Vec<u8>)>,
@@ -64,6 +67,13 @@ impl Work {
             match event {
                 NodeEvent::Account(account) if is_here(&account) => _ = self.reload.insert(account),
                 NodeEvent::Pending(token) => _ = self.review.insert(token),
+                NodeEvent::Rewound => {
+                    warn!(
+                        "the database has lost its last changes, as after a fail-over to a server that was behind: this \
+                         node loads all its accounts again. Apps hand lost device tokens over again when they connect"
+                    );
+                    self.reload_all = true;
+                }
                 NodeEvent::Fetches(account, token) if is_here(&account) => {
                     _ = self.fetched.insert((account, token));
                 }
@@ -102,7 +112,10 @@ impl<S: SharedState> NodeAccounts<S> {
                     // The membership may have ended.
                     let _ = began.send(());
                 } else if last.elapsed() > LONGEST_BREAK {
-                    self.reload_all(&mut work);
+                    info!(
+                        "the database was away for long: all accounts of this node are loaded again"
+                    );
+                    work.reload_all = true;
                 }
                 last = Instant::now();
                 if work == Work::default() {
@@ -120,7 +133,12 @@ impl<S: SharedState> NodeAccounts<S> {
     /// Reads what is new and does what is to be done. What could not be done stays in `work`.
     async fn step(&self, log: &mut impl EventLog, work: &mut Work) -> Result<(), StoreError> {
         let events = log.read().await?;
+        self.registry().write_posts().await;
         work.add(events, |account| self.registry().concerns(account));
+        if work.reload_all {
+            work.reload.extend(self.reload_all().await?);
+            work.reload_all = false;
+        }
         while let Some(account) = work.reload.iter().next().cloned() {
             self.reload(&account).await?;
             work.reload.remove(&account);
@@ -162,12 +180,6 @@ impl<S: SharedState> NodeAccounts<S> {
             let _ = self.registry().rewatch(account);
         }
     }
-
-    /// The log may have lost what happened meanwhile.
-    fn reload_all(&self, work: &mut Work) {
-        info!("the database was away for long: all accounts of this node are loaded again");
-        work.reload.extend(self.registry().names());
-    }
 }
 
 #[cfg(test)]
@@ -197,6 +209,7 @@ mod tests {
             review: HashSet::from([vec![1]]),
             fetched: HashSet::from([(account("alice"), vec![1])]),
             rewatch: HashSet::from([account("alice")]),
+            reload_all: false,
             yields: HashSet::from([account("alice")]),
         };
         assert_eq!(work, expected);

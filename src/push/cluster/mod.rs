@@ -9,6 +9,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +84,21 @@ impl<S: SharedState> NodeAccounts<S> {
     /// Takes over the account as the state has it now.
     async fn reload(&self, account: &AccountId) -> Result<(), StoreError> {
         self.registry().reload_from(account, || self.state.load_account(account)).await
+    }
+
+    /// Loads the accounts that this node watches once more: what it has not heard of, or has heard of and the state has lost.
+    /// Returns those in memory that are to be loaded one by one.
+    async fn reload_all(&self) -> Result<HashSet<AccountId>, StoreError> {
+        let mut left: HashSet<AccountId> = self.registry().names().into_iter().collect();
+        for piece in self.registry().held_slots().chunks(PIECE) {
+            let load = self.registry().begin_load();
+            let loaded = self.state.load_slots(piece).await?;
+            for record in &loaded.accounts {
+                left.remove(&record.account);
+            }
+            left.extend(self.registry().insert_loaded(loaded, &[], load));
+        }
+        Ok(left)
     }
 
     /// Waits until each watch of the slots is as far as it can get.

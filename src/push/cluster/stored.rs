@@ -83,6 +83,10 @@ impl EventLog for StoredLog {
                     (self.others)(OtherEvent::Answered(answer));
                     continue;
                 }
+                StoredEvent::Rewound => {
+                    (self.others)(OtherEvent::SharedChanged);
+                    NodeEvent::Rewound
+                }
             });
         }
         Ok(events)

@@ -12,7 +12,7 @@ use crate::credentials::Credentials;
 use crate::ownership::Epoch;
 use crate::push::account::Account;
 use crate::push::settling::Settling;
-use crate::push::watcher::testing::{MailboxServer, Watching, token, until};
+use crate::push::watcher::testing::{MailboxServer, Watching, in_steps, token, until};
 use crate::store::{
     AccountRecord, Announce, FetchHabit, Generation, Loaded, Position, StoredToken, TokenPost,
     Unannounced, UnixTime, change,
@@ -194,6 +194,49 @@ async fn news_of_a_slot_that_is_given_away_is_left_to_the_next_owner() {
     assert_eq!(node.watching.posted(), [token()], "it was not given away after all");
 }
 
+/// The database is away, or the slot another node's, for hours: the watch with the new mail stays.
+#[tokio::test]
+async fn watch_that_waits_for_the_slot_renews_its_session() {
+    let server = MailboxServer::start("IDLE", &["INBOX"]).await;
+    let mut node = Node::start(&server).await;
+    node.accounts.prepare(vec![node.slot]).await.unwrap();
+    server.deliver();
+    until("the new mail is fetched", || server.count("UID FETCH") > 0).await;
+    let before = server.count("IDLE");
+    in_steps("it idles again and again", Duration::from_secs(60), || {
+        server.count("IDLE") > before + 3
+    })
+    .await;
+    server.deliver();
+    in_steps("more is fetched", Duration::from_secs(60), || server.count("UID FETCH") > 1).await;
+    assert_eq!(server.count("AUTHENTICATE"), 1, "the same session");
+    assert!(node.watching.posted().is_empty());
+    node.grant();
+    node.accounts.take(vec![node.slot]).await.unwrap();
+    until("it is announced", || node.watching.posted() == [token()]).await;
+}
+
+/// The lease lapses after a POST was accepted, and before that is written: the state has the push as pending.
+#[tokio::test]
+async fn push_that_was_accepted_is_not_posted_again_when_the_slot_comes_back() {
+    let server = MailboxServer::start("IDLE", &["INBOX"]).await;
+    let mut node = Node::start(&server).await;
+    node.grant();
+    node.accounts.take(vec![node.slot]).await.unwrap();
+    let registry = node.watching.registry.clone();
+    registry.close().await;
+    assert!(registry.announced(&token(), Generation(7)).await.is_err());
+    node.accounts.lapse(vec![node.slot]);
+    _ = node.watching.posted();
+    node.shared.change(|tables| tables.pending = vec![unannounced()]);
+    node.accounts.take(vec![node.slot]).await.unwrap();
+    assert!(node.watching.posted().is_empty(), "it was accepted");
+    let later = Unannounced { generation: Generation(8), ..unannounced() };
+    node.shared.change(|tables| tables.pending = vec![later]);
+    node.accounts.take(vec![node.slot]).await.unwrap();
+    assert_eq!(node.watching.posted(), [token()], "that is news");
+}
+
 /// The log of other nodes, in the test's hand.
 struct Log(mpsc::UnboundedReceiver<NodeEvent>);
 
@@ -242,6 +285,22 @@ async fn changes_of_other_nodes_are_followed() {
     let logins = server.count("AUTHENTICATE");
     tell.send(NodeEvent::Rewatch(alice.clone())).unwrap();
     until("the watch begins again", || server.count("AUTHENTICATE") > logins).await;
+
+    // A standby has become the primary that lacks one token and has another account.
+    let bob = AccountId::new("bob@lab.test", &alice.upstream);
+    node.shared.change(|tables| {
+        tables.accounts.clear();
+        tables.accounts.insert(bob.clone(), record(&bob));
+    });
+    let registry = node.watching.registry.clone();
+    registry.ownership().grant(Slot::of(&bob), Epoch(1));
+    assert_eq!(registry.hold(&[Slot::of(&bob)]), [Slot::of(&bob)]);
+    tell.send(NodeEvent::Rewound).unwrap();
+    until("memory is as the state", || registry.names() == [bob.clone()]).await;
+    let alices = record(&alice);
+    node.shared.change(|tables| tables.accounts.insert(alice.clone(), alices));
+    tell.send(NodeEvent::Account(alice.clone())).unwrap();
+    until("the token is handed over again", || registry.is_known(&alice)).await;
 
     node.shared.change(|tables| {
         tables.is_away = true;

@@ -12,6 +12,7 @@ use super::held::HeldSlots;
 use super::loads::Loads;
 use super::names::NameIndex;
 use super::recent_posts::RecentPosts;
+use super::unwritten_posts::UnwrittenPosts;
 use super::waiting::WaitingAccounts;
 use crate::account::AccountId;
 use crate::credentials::Credentials;
@@ -44,6 +45,8 @@ pub(super) struct AccountTable {
     pub(super) held: HeldSlots,
     /// POSTs of other nodes that were accepted lately.
     pub(super) recent_posts: RecentPosts,
+    /// POSTs of this node whose answers are still to be written.
+    pub(super) unwritten_posts: UnwrittenPosts,
     /// Loads of accounts under way.
     pub(super) loads: Loads,
 }
@@ -89,6 +92,7 @@ impl AccountTable {
             keeps_sessions,
             held: HeldSlots::new(ownership),
             recent_posts: RecentPosts::default(),
+            unwritten_posts: UnwrittenPosts::default(),
             loads: Loads::default(),
         }
     }

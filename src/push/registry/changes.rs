@@ -212,14 +212,33 @@ impl Registry {
     /// A POST of the token for `generation` was accepted.
     ///
     /// # Errors
-    /// [`StoreError`]: it is posted once more after a restart.
+    /// [`StoreError`]: it is posted once more after a restart, or by another node.
     pub async fn announced(
         &self,
         token: &DeviceToken,
         generation: Generation,
     ) -> Result<(), StoreError> {
         self.owners(token).iter().for_each(|account| account.accepted(token));
-        self.commit(change::announced(token, generation, UnixTime::now())).await
+        self.write_post(token, generation).await
+    }
+
+    /// Writes the answer to an accepted POST. One that cannot be written is remembered, where nodes share the state.
+    pub(super) async fn write_post(
+        &self,
+        token: &DeviceToken,
+        generation: Generation,
+    ) -> Result<(), StoreError> {
+        let posts = &self.0.accounts.unwritten_posts;
+        // A test push announces nothing.
+        if !self.ownership().is_sole() && generation > Generation::default() {
+            posts.add(token, generation);
+        }
+        let written = self.commit(change::announced(token, generation, UnixTime::now())).await;
+        match &written {
+            Ok(()) => posts.written(token, generation),
+            Err(_) => posts.failed(token),
+        }
+        written
     }
 
     /// The notification server says, for the `answers`th time, that the token is gone. It is not posted for the time of `wait`, or

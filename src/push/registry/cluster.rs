@@ -13,7 +13,7 @@ use crate::account::AccountId;
 use crate::ownership::{Ownership, Slot};
 use crate::push::account::Account;
 use crate::secret::DeviceToken;
-use crate::store::{Loaded, StateChange, StoreError, UnixTime};
+use crate::store::{Loaded, StateChange, StoreError, Unannounced, UnixTime};
 
 /// An account that changes all the time is loaded so often in a row. The change itself brings the rest.
 const ATTEMPTS: usize = 5;
@@ -64,6 +64,12 @@ impl Registry {
     #[must_use]
     pub fn hold(&self, slots: &[Slot]) -> Vec<Slot> {
         self.0.accounts.hold(slots)
+    }
+
+    /// The slots whose accounts are watched by this node.
+    #[must_use]
+    pub fn held_slots(&self) -> Vec<Slot> {
+        Slot::all().filter(|slot| self.0.accounts.held.has_slot(*slot)).collect()
     }
 
     /// A load from the state begins. What changes meanwhile is not overwritten with what it finds.
@@ -139,17 +145,32 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes up pushes that another node has left, with what it has found out about tokens. Accounts in `left` do not count.
+    /// Takes up pushes that another node has left, with what it has found out about tokens. Those that this node has posted before
+    /// do not count, nor do accounts in `left`.
     pub fn take_up(&self, left: Loaded) {
         let accounts = &self.0.accounts;
         accounts.apply_token_records(left.tokens);
         accounts.recent_posts.add(left.accepted, UnixTime::now());
-        accounts.resume(left.unannounced);
+        let posts = &accounts.unwritten_posts;
+        let is_left = |push: &Unannounced| !posts.has(&push.token, push.generation);
+        accounts.resume(left.unannounced.into_iter().filter(is_left).collect());
     }
 
     /// Another node posts the token.
     pub fn leave_post(&self, token: DeviceToken) {
         self.0.accounts.news.send(token, News::Moved);
+    }
+
+    /// Writes the answers to POSTs that could not be written before, as far as this node posts their tokens.
+    pub async fn write_posts(&self) {
+        let accounts = &self.0.accounts;
+        for (token, generation) in accounts.unwritten_posts.all_failed() {
+            if accounts.posts(&token)
+                && let Err(error) = self.write_post(&token, generation).await
+            {
+                return tracing::debug!(%token, "an answer cannot be written yet: {error}");
+            }
+        }
     }
 
     /// These slots are about to be given away: news of their tokens is left to the next owner. Returns the tokens that are to

@@ -16,6 +16,7 @@ mod newcomers;
 mod recent_posts;
 mod slots;
 mod tokenless;
+mod unwritten_posts;
 mod upkeep;
 mod visits;
 mod waiting;

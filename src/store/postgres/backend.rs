@@ -15,7 +15,9 @@ use super::super::worker::{Backend, Batch, Job, Jobs};
 use super::super::{Change, StoreError};
 use super::doubts::Doubts;
 use super::link::{Link, Session};
+use super::place::EventKey;
 use super::premises::Premises;
+use super::told::LastTold;
 use super::writes::NodeWrites;
 use crate::ownership::{Ownership, Slot};
 
@@ -32,6 +34,7 @@ pub(super) struct PostgresBackend {
     pub(super) node: i64,
     pub(super) doubts: Arc<Doubts>,
     pub(super) premises: Arc<Premises>,
+    pub(super) told: Arc<LastTold>,
 }
 
 /// A transaction that was committed.
@@ -103,15 +106,15 @@ impl PostgresBackend {
     ) -> Result<Committed, StoreError> {
         let has_several = jobs.len() > 1;
         let mut committed = Committed::default();
-        let (mut fenced, mut tells) = (Vec::new(), false);
+        let (mut fenced, mut told) = (Vec::new(), None);
         connection.batch("BEGIN")?;
         for job in jobs {
             if has_several {
                 connection.batch("SAVEPOINT change")?;
             }
-            let (changes, slots) = (committed.changes.len(), fenced.len());
+            let (changes, slots, before) = (committed.changes.len(), fenced.len(), told);
             let failure =
-                self.run(job.as_mut(), connection, &mut committed, &mut fenced, &mut tells);
+                self.run(job.as_mut(), connection, &mut committed, &mut fenced, &mut told);
             match &failure {
                 None if has_several => connection.batch("RELEASE change")?,
                 None => {}
@@ -123,15 +126,20 @@ impl PostgresBackend {
                     connection.batch("ROLLBACK TO change")?;
                     committed.changes.truncate(changes);
                     fenced.truncate(slots);
+                    told = before;
                 }
             }
             committed.failures.push(failure);
         }
-        if tells {
+        if told.is_some() {
             self.premises.hold(connection)?;
         }
-        match connection.batch(if tells { "NOTIFY deltapush; COMMIT" } else { "COMMIT" }) {
-            Ok(()) => Ok(committed),
+        let commit = if told.is_some() { "NOTIFY deltapush; COMMIT" } else { "COMMIT" };
+        match connection.batch(commit) {
+            Ok(()) => {
+                told.into_iter().for_each(|row| self.told.set(row));
+                Ok(committed)
+            }
             Err(error) => {
                 self.doubts.add();
                 Err(error.into())
@@ -145,7 +153,7 @@ impl PostgresBackend {
         connection: &PostgresSql<'_>,
         committed: &mut Committed,
         fenced: &mut Vec<Slot>,
-        tells: &mut bool,
+        told: &mut Option<EventKey>,
     ) -> Option<StoreError> {
         let (ownership, id) = (&self.ownership, self.node);
         job.run(&mut Operation {
@@ -154,7 +162,7 @@ impl PostgresBackend {
             // The database counts them.
             generation: &mut 0,
             changes: &mut committed.changes,
-            node: Some(NodeWrites { ownership, id, fenced, tells }),
+            node: Some(NodeWrites { ownership, id, fenced, told }),
         })
     }
 }

@@ -1,9 +1,5 @@
 //! The event log: what a node has changed that others must hear of, as rows written with the change.
-//!
-//! Transactions are committed in another order than rows get their numbers. So the log is read from the oldest transaction
-//! that was under way at the last read, and rows that were seen are skipped.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +10,7 @@ use super::super::operations::{Operation, Result, StateChange};
 use super::super::sql::{self, Row, Sql, SqlError, values};
 use super::super::{Store, StoreError};
 use super::Shared;
+use super::place::{EventKey, Found, Place, StoredRow, Told};
 use crate::account::AccountId;
 
 /// The log is read so often without any notification, which may have been lost.
@@ -45,6 +42,8 @@ pub enum StoredEvent {
     Ask(AccountId, Vec<u8>),
     /// The answer to a question: its number, and a text.
     Answer(Vec<u8>),
+    /// The database has lost commits, of any kind: everything is to be loaded again. The log has no such rows; its reader adds it.
+    Rewound,
 }
 
 impl StoredEvent {
@@ -59,7 +58,13 @@ impl StoredEvent {
             Self::Shared => "shared",
             Self::Ask(..) => "ask",
             Self::Answer(_) => "answer",
+            Self::Rewound => "rewound",
         }
+    }
+
+    /// Reports if the node that has written it is to hear of it, too.
+    fn is_for_all(&self) -> bool {
+        matches!(self, Self::Pending(_))
     }
 
     fn data(&self) -> Vec<u8> {
@@ -74,7 +79,7 @@ impl StoredEvent {
             Self::Fetches(account, bytes) | Self::Ask(account, bytes) => {
                 [names(account), vec![BETWEEN], bytes.clone()].concat()
             }
-            Self::Slots | Self::Shared => Vec::new(),
+            Self::Slots | Self::Shared | Self::Rewound => Vec::new(),
         }
     }
 
@@ -108,11 +113,13 @@ impl Operation<'_> {
     /// Tells other nodes of a change, together with it.
     pub(in crate::store) fn tell(&mut self, event: StoredEvent) -> Result<()> {
         let Some(node) = &mut self.node else { return Ok(()) };
-        *node.tells = true;
-        self.sql.execute(
-            "INSERT INTO events (node, kind, data) VALUES (?1, ?2, ?3)",
+        let row = self.sql.one(
+            "INSERT INTO events (node, kind, data) VALUES (?1, ?2, ?3)
+             RETURNING id, CAST(extract(epoch FROM at) * 1000000 AS BIGINT)",
             values![node.id, event.kind(), event.data()],
+            |row| Ok(EventKey { id: row.get(0)?, at: row.get(1)? }),
         )?;
+        *node.told = Some(row);
         Ok(())
     }
 }
@@ -128,32 +135,6 @@ pub struct EventLog {
     cleared: u64,
     /// Events that were read, and not passed on because of a failure afterwards.
     unread: Vec<StoredEvent>,
-}
-
-/// A place in the log.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Place {
-    /// All older transactions have ended.
-    oldest: i64,
-    /// The rows of later ones that were seen.
-    seen: HashSet<i64>,
-}
-
-struct StoredRow {
-    id: i64,
-    transaction: i64,
-    node: i64,
-    event: Option<StoredEvent>,
-    /// Time since it was written, by the database's clock.
-    age: Duration,
-}
-
-impl StoredRow {
-    /// The event, if this node is to hear of it.
-    fn heard_by(self, node: i64) -> Option<StoredEvent> {
-        let is_for_all = matches!(self.event, Some(StoredEvent::Pending(_)));
-        self.event.filter(|_| is_for_all || self.node != node)
-    }
 }
 
 impl Store {
@@ -183,38 +164,63 @@ impl EventLog {
         let _ = timeout(LOOK, self.news.changed()).await;
     }
 
-    /// The new events of other nodes, and those of this one that are for all, or whose commit was not answered. After the database was
-    /// replaced by a standby that lacks the last ones, all that are there count as new.
+    /// The new events of other nodes, and those of this one that are for all, or whose commit was not answered. If commits are
+    /// lost, all that is in the log counts as new, and [`StoredEvent::Rewound`] comes first.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is lost then.
     pub async fn read(&mut self) -> Result<Vec<StoredEvent>, StoreError> {
         self.news.mark_unchanged();
-        let since = self.place.as_ref().map_or(0, |place| place.oldest);
-        let reader = &self.shared.reader;
-        let (oldest, rows) = reader.read(move |state| Ok(rows_since(state.sql, since)?)).await?;
+        let (shared, place) = (Arc::clone(&self.shared), self.place.clone());
+        // Before the rows are read: it is among them.
+        let told = shared.told.last();
+        let own = shared.node;
+        let read = move |state: &mut Operation<'_>| Ok(read_on(state.sql, own, place, told)?);
+        let (place, news) = shared.reader.read(read).await?;
+        let lag = place.lag();
+        self.place = Some(place);
+        self.unread.extend(news);
         if self.pruned.elapsed() > PRUNE {
             self.pruned = Instant::now();
             // Another node may be at it.
-            if let Err(error) = reader.read(prune).await {
+            if let Err(error) = shared.reader.read(prune).await {
                 tracing::debug!("old events stay in the database for now: {error}");
             }
         }
-        let own = self.shared.node;
-        let (place, news) = advance(self.place.take(), oldest, rows);
-        self.place = Some(place);
-        if let Some(lag) = news.iter().map(|row| row.age).max() {
-            self.shared.own.read_log(lag);
+        if let Some(lag) = lag {
+            shared.own.read_log(lag);
         }
-        let news = news.into_iter().filter_map(|row| row.heard_by(own));
-        self.unread.extend(news);
-        let doubts = self.shared.doubts.count();
+        let doubts = shared.doubts.count();
         if doubts != self.cleared {
-            let unclear = reader.read(move |state| Ok(recent(state.sql, own)?)).await?;
+            let unclear = shared.reader.read(move |state| Ok(recent(state.sql, own)?)).await?;
             self.unread.extend(unclear);
             self.cleared = doubts;
         }
         Ok(std::mem::take(&mut self.unread))
+    }
+}
+
+/// Reads on from a place, or begins. Returns the next place, and the news.
+fn read_on(
+    sql: Sql<'_>,
+    node: i64,
+    place: Option<Place>,
+    told: Option<Told>,
+) -> sql::Result<(Place, Vec<StoredEvent>)> {
+    let now = Instant::now();
+    let found = rows_since(sql, node, place.as_ref().map_or(0, Place::since))?;
+    match place {
+        None => Ok((Place::after(&found, told, now), Vec::new())),
+        Some(place) if place.is_rewound(&found, told, now) => {
+            let whole = rows_since(sql, node, 0)?;
+            let place = Place::after(&whole, told, now);
+            let rest = whole.rows.into_iter().filter_map(|row| row.event);
+            Ok((place, [StoredEvent::Rewound].into_iter().chain(rest).collect()))
+        }
+        Some(mut place) => {
+            let news = place.advance(found, now);
+            Ok((place, news))
+        }
     }
 }
 
@@ -242,84 +248,45 @@ fn prune(state: &mut Operation<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The rows of transactions from `since` on, or all if these lie ahead, and the oldest transaction that is under way.
-fn rows_since(sql: Sql<'_>, since: i64) -> sql::Result<(i64, Vec<StoredRow>)> {
+/// The rows of transactions from `since` on.
+fn rows_since(sql: Sql<'_>, node: i64, since: i64) -> sql::Result<Found> {
     // Both in one statement, which sees one state of the database.
-    let mut oldest = 0;
-    let mut rows = Vec::new();
+    let mut found = Found { oldest: 0, time: 0, rows: Vec::new() };
     sql.each(
         "SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT),
-             e.id, CAST(CAST(e.xid AS TEXT) AS BIGINT), e.node, e.kind, e.data,
-             CAST(extract(epoch FROM clock_timestamp() - e.at) * 1000000 AS BIGINT)
+             CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT),
+             e.id, CAST(extract(epoch FROM e.at) * 1000000 AS BIGINT),
+             CAST(CAST(e.xid AS TEXT) AS BIGINT), e.node, e.kind, e.data
          FROM (SELECT 1) one LEFT JOIN events e
              ON e.xid >= CAST(CAST(?1 AS TEXT) AS xid8)
          ORDER BY e.id",
         values![since.to_string()],
         |row| {
-            oldest = row.get(0)?;
-            if row.get::<Option<i64>>(1)?.is_some() {
-                rows.push(row_in(row)?);
+            (found.oldest, found.time) = (row.get(0)?, row.get(1)?);
+            if row.get::<Option<i64>>(2)?.is_some() {
+                found.rows.push(row_in(row, node)?);
             }
             Ok(())
         },
     )?;
-    if since > oldest {
-        return rows_since(sql, 0);
-    }
-    Ok((oldest, rows))
+    Ok(found)
 }
 
-fn row_in(row: &Row<'_>) -> sql::Result<StoredRow> {
-    let (kind, data): (String, Vec<u8>) = (row.get(4)?, row.get(5)?);
+fn row_in(row: &Row<'_>, node: i64) -> sql::Result<StoredRow> {
+    let (kind, data): (String, Vec<u8>) = (row.get(6)?, row.get(7)?);
     let event = StoredEvent::parse(&kind, &data);
+    let is_this_nodes = row.get::<i64>(5)? == node;
     Ok::<_, SqlError>(StoredRow {
-        id: row.get(1)?,
-        transaction: row.get(2)?,
-        node: row.get(3)?,
-        event,
-        age: Duration::from_micros(u64::try_from(row.get::<i64>(6)?).unwrap_or_default()),
+        key: EventKey { id: row.get(2)?, at: row.get(3)? },
+        transaction: row.get(4)?,
+        is_own: is_this_nodes && event != Some(StoredEvent::Slots),
+        event: event.filter(|event| !is_this_nodes || event.is_for_all()),
     })
-}
-
-/// The next place, and the rows that are new since the last one.
-fn advance(last: Option<Place>, oldest: i64, rows: Vec<StoredRow>) -> (Place, Vec<StoredRow>) {
-    let is_first = last.is_none();
-    // Numbers of a standby that has become the primary may begin again.
-    let last = last.filter(|place| place.oldest <= oldest).unwrap_or_default();
-    let seen = rows.iter().filter(|row| row.transaction >= oldest).map(|row| row.id).collect();
-    let news = rows.into_iter().filter(|row| !is_first && !last.seen.contains(&row.id)).collect();
-    (Place { oldest, seen }, news)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn row(id: i64, transaction: i64) -> StoredRow {
-        StoredRow { id, transaction, node: 1, event: None, age: Duration::ZERO }
-    }
-
-    fn read(place: &mut Option<Place>, oldest: i64, rows: &[(i64, i64)]) -> Vec<i64> {
-        let rows = rows.iter().map(|(id, transaction)| row(*id, *transaction)).collect();
-        let (next, news) = advance(place.take(), oldest, rows);
-        *place = Some(next);
-        news.into_iter().map(|row| row.id).collect()
-    }
-
-    #[test]
-    fn each_row_is_news_once_whenever_it_is_committed() {
-        let mut place = None;
-        assert_eq!(read(&mut place, 10, &[(1, 9), (2, 11)]), [0; 0], "the first read is the start");
-        assert_eq!(read(&mut place, 10, &[(2, 11), (4, 12)]), [4]);
-        assert_eq!(read(&mut place, 10, &[(2, 11), (3, 10), (4, 12)]), [3], "committed late");
-        assert_eq!(read(&mut place, 13, &[(2, 11), (3, 10), (4, 12)]), [0; 0]);
-        assert_eq!(read(&mut place, 13, &[(5, 13)]), [5]);
-        assert_eq!(
-            read(&mut place, 11, &[(4, 10), (5, 11)]),
-            [4, 5],
-            "another server begins earlier"
-        );
-    }
 
     #[test]
     fn events_are_read_as_written() {

@@ -13,6 +13,7 @@ mod link;
 mod loads;
 mod offline;
 mod open;
+mod place;
 mod posters;
 mod premises;
 mod reader;
@@ -23,6 +24,7 @@ mod search;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod told;
 mod writes;
 
 use std::sync::Arc;
@@ -42,6 +44,7 @@ use reader::Reader;
 pub(super) use rotate::rotate_shared;
 pub(super) use schema::Schema;
 pub use search::FoundAccounts;
+use told::LastTold;
 pub(super) use writes::NodeWrites;
 
 use crate::ownership::Ownership;
@@ -60,6 +63,7 @@ pub(super) struct Shared {
     premises: Arc<Premises>,
     /// This node's report on itself.
     own: OwnFacts,
+    told: Arc<LastTold>,
 }
 
 impl Shared {

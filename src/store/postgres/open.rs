@@ -23,6 +23,7 @@ use super::link::{Link, Role, Session};
 use super::premises::Premises;
 use super::reader::Reader;
 use super::schema::{self, Schema};
+use super::told::LastTold;
 use crate::ownership::Ownership;
 
 impl Store {
@@ -67,9 +68,10 @@ impl Store {
         let link = Link::open(connector.clone(), Role::Statements, none, idle.clone()).await?;
         let reader = Reader { link, sealer: sealer.clone() };
         let listener = Link::open(connector, Role::Listener, news.clone(), idle).await?;
-        let doubts = Arc::new(Doubts::new(news.clone()));
+        let (doubts, told) = (Arc::new(Doubts::new(news.clone())), Arc::<LastTold>::default());
         let backend = PostgresBackend {
             doubts: Arc::clone(&doubts),
+            told: Arc::clone(&told),
             runtime: Handle::current(),
             link: writer,
             sealer,
@@ -81,7 +83,7 @@ impl Store {
         let news = news.subscribe();
         let own = OwnFacts::default();
         let shared =
-            Shared { reader, listener, news, ownership, node, doubts, schema, premises, own };
+            Shared { reader, listener, news, ownership, node, doubts, schema, premises, own, told };
         Ok((Self { worker: Arc::new(worker), shared: Some(Arc::new(shared)) }, loaded))
     }
 }

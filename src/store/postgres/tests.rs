@@ -131,6 +131,47 @@ async fn owner_alone_moves_positions_and_marks() {
     }
 }
 
+/// A standby becomes the primary without the claim of the first node: the second one claims in the same epoch.
+#[tokio::test]
+async fn epoch_that_was_given_out_twice_is_its_owners() {
+    let database = Database::new();
+    let (one, two) = (Node::new(&database, 1).await, Node::new(&database, 2).await);
+    one.register("alice", "a").await;
+    database.give(1, &one.ownership, &[slot("alice")]);
+    let epoch = one.ownership.epoch(slot("alice")).unwrap();
+    database.sql(&format!("UPDATE slots SET owner = 2 WHERE slot = {}", slot("alice").number()));
+    two.ownership.grant(slot("alice"), epoch);
+    assert!(matches!(one.notice("alice", 5).await, Err(StoreError::NotOwner)));
+    assert_eq!(two.notice("alice", 5).await.unwrap(), Noticed::New);
+}
+
+/// Up to where there is something to announce to the token `a`.
+async fn newest_generation(node: &Node) -> Generation {
+    match node.store.token_post(&hash("a")).await.unwrap() {
+        TokenPost::Own(loaded) => loaded.unannounced[0].generation,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn generations_go_on_where_a_standby_lacks_the_last_ones() {
+    let database = Database::new();
+    let one = Node::new(&database, 1).await;
+    database.give_all(1, &one.ownership);
+    one.register("alice", "a").await;
+    let mut last = Generation::default();
+    for (uid_next, lost) in [(5, "1"), (6, "1"), (7, "9000000000000000000")] {
+        one.notice("alice", uid_next).await.unwrap();
+        let next = newest_generation(&one).await;
+        assert!(next > last, "{next:?} after {last:?}");
+        last = next;
+        database.sql(&format!("SELECT setval('generations', {lost})"));
+    }
+    one.notice("alice", 8).await.unwrap();
+    let next = newest_generation(&one).await;
+    assert_eq!(next, Generation(9_000_000_000_000_000_001), "the clock was set back");
+}
+
 #[tokio::test]
 async fn token_of_two_nodes_is_posted_by_the_owner_of_its_first_account() {
     let database = Database::new();

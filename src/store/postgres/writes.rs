@@ -5,9 +5,18 @@ use super::super::server_news::StoredPosition;
 use super::super::sql::{Sql, values};
 use super::super::{Announce, Change, Position, StoreError, UnixTime};
 use super::events::StoredEvent;
+use super::place::EventKey;
 use crate::account::AccountId;
 use crate::ownership::{Ownership, Slot};
 use crate::secret::DeviceToken;
+
+/// The next generation: the time in microseconds, or the number after the last one if that is later. So it is later than all
+/// before, also where a standby has become the primary that lacks the last ones, or the clock was set back: nodes remember up to
+/// which generation a token was posted.
+const NEXT_GENERATION: &str = "WITH next AS MATERIALIZED (
+         SELECT nextval('generations') AS number,
+             CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT) AS time)
+     SELECT CASE WHEN time > number THEN setval('generations', time) ELSE number END FROM next";
 
 /// This node, within a transaction.
 pub(in crate::store) struct NodeWrites<'a> {
@@ -16,8 +25,8 @@ pub(in crate::store) struct NodeWrites<'a> {
     pub(super) id: i64,
     /// Slots whose epochs the transaction holds: nobody can take them before its end.
     pub(super) fenced: &'a mut Vec<Slot>,
-    /// The transaction tells other nodes of something.
-    pub(super) tells: &'a mut bool,
+    /// The last event of which the transaction tells other nodes.
+    pub(super) told: &'a mut Option<EventKey>,
 }
 
 impl Operation<'_> {
@@ -51,6 +60,9 @@ impl Operation<'_> {
     }
 
     /// Reports if this node owns the slot, and goes on to do so until the transaction ends.
+    ///
+    /// The epoch alone would not do: a standby that becomes the primary may lack the latest claims, and their epochs are given
+    /// out once more, to other nodes.
     fn owns(&mut self, slot: Slot) -> Result<bool> {
         let Some(node) = &mut self.node else { return Ok(true) };
         if node.fenced.contains(&slot) {
@@ -58,8 +70,8 @@ impl Operation<'_> {
         }
         let Some(epoch) = node.ownership.epoch(slot) else { return Ok(false) };
         let held: Option<i64> = self.sql.optional(
-            "SELECT slot FROM slots WHERE slot = ?1 AND epoch = ?2 FOR SHARE",
-            values![i64::from(slot.number()), epoch.0],
+            "SELECT slot FROM slots WHERE slot = ?1 AND epoch = ?2 AND owner = ?3 FOR SHARE",
+            values![i64::from(slot.number()), epoch.0, node.id],
             |row| row.get(0),
         )?;
         if held.is_some() {
@@ -110,8 +122,7 @@ impl Operation<'_> {
         if found.is_empty() {
             return Ok(());
         }
-        let newest: i64 =
-            self.sql.one("SELECT nextval('generations')", values![], |row| row.get(0))?;
+        let newest: i64 = self.sql.one(NEXT_GENERATION, values![], |row| row.get(0))?;
         let mut own = Vec::new();
         for (token, slot) in found {
             self.sql.execute(
