@@ -48,12 +48,12 @@ impl UnwrittenPosts {
         }
     }
 
-    /// The answer to the POST for the generation is written.
+    /// The answer to the POST for the generation is written. It is remembered all the same: a load that began before may find the
+    /// push pending, and generations are never given out again.
     pub(super) fn written(&self, token: &DeviceToken, generation: Generation) {
         let mut posts = self.lock();
-        if posts.get(token, now()).is_some_and(|known| known.generation <= generation) {
-            posts.remove(token);
-        }
+        let known = posts.get_mut(token).filter(|known| known.generation <= generation);
+        known.into_iter().for_each(|known| known.has_failed = false);
     }
 
     /// Reports if the token was announced up to this generation.
@@ -86,11 +86,13 @@ mod tests {
         posts.add(&token, Generation(3));
         assert!(posts.has(&token, Generation(5)) && !posts.has(&token, Generation(6)));
         posts.written(&token, Generation(3));
-        assert!(posts.has(&token, Generation(4)), "a later one is not written");
         assert_eq!(posts.all_failed(), [], "it is being written");
         posts.failed(&token);
         assert_eq!(posts.all_failed(), [(token.clone(), Generation(5))]);
+        posts.written(&token, Generation(4));
+        assert_eq!(posts.all_failed().len(), 1, "a later one is not written");
         posts.written(&token, Generation(5));
-        assert!(!posts.has(&token, Generation(1)));
+        assert!(posts.all_failed().is_empty());
+        assert!(posts.has(&token, Generation(5)) && !posts.has(&token, Generation(6)));
     }
 }
