@@ -92,6 +92,9 @@ impl Security {
     }
 }
 
+/// So many logins may fail at each of several nodes, unless the limit is lower.
+const LEAST_SHARE: usize = 2;
+
 /// Limits on failed logins: delays, and beyond a number refusals for a while.
 ///
 /// The upstream sees one address for all clients, ours. The defaults stay below what bans it where nobody has changed
@@ -115,10 +118,11 @@ pub struct FailedLogins {
 }
 
 impl FailedLogins {
-    /// The part of one of so many nodes: each counts for itself, and at least one login may fail there.
+    /// The part of one of so many nodes, rounded up: each counts for itself. At least two logins may fail there, for a person who
+    /// mistypes a password once gets in with the right one.
     #[must_use]
     pub fn shared_by(&self, nodes: usize) -> Self {
-        let share = |limit: usize| limit.checked_div(nodes).unwrap_or(limit).max(1.min(limit));
+        let share = |limit: usize| limit.div_ceil(nodes.max(1)).max(LEAST_SHARE.min(limit));
         Self {
             per_address: share(self.per_address),
             per_account: share(self.per_account),

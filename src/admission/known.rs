@@ -158,6 +158,18 @@ impl KnownLogins {
         }
     }
 
+    /// Takes in what other nodes have stored lately. It counts as known from now on.
+    pub(super) fn learn(&mut self, entries: &[KnownEntry], now: Instant) {
+        for KnownEntry { key, kind, origin, age } in entries {
+            let Some(used) = now.checked_sub(*age) else { continue };
+            let map = if *kind == KnownKind::Name { &mut self.names } else { &mut self.places };
+            if map.used(key).is_none_or(|(known, _)| known < used) {
+                let new = || Noted { since: Some(now), written: None };
+                map.entry(*key, *origin, used, new).written = Some(used);
+            }
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.names.len() + self.places.len()

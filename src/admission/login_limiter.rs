@@ -137,6 +137,11 @@ impl LoginGate {
         Self { names: KeyMaker::new(key.expose()), ..self }
     }
 
+    /// Takes in what became known at other nodes.
+    pub fn learn(&self, entries: &[KnownEntry]) {
+        self.logins().learn(entries, Instant::now().into_std());
+    }
+
     /// Changes of known logins since the last call, for the state.
     pub fn take_changes(&self) -> KnownChanges {
         self.logins().take_changes(Instant::now().into_std())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -16,6 +16,12 @@ use crate::store::{KnownLogin, UnixTime, change};
 
 /// Interval of the writes. A kill loses what was learned since.
 const EVERY: Duration = Duration::from_secs(10);
+
+/// Interval at which known logins of other nodes are read.
+const OTHERS: Duration = Duration::from_secs(30);
+
+/// Rows of other nodes may be written so late, by clocks that differ.
+const LATE: Duration = Duration::from_secs(300);
 
 /// Converts the rows of the state into entries.
 #[must_use]
@@ -34,6 +40,7 @@ pub async fn keep_known_logins(gate: Arc<LoginGate>, registry: Registry, stop: C
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut unwritten = KnownChanges::default();
+    let mut learned = Instant::now();
     loop {
         let is_last = stop.run_until_cancelled(ticks.tick()).await.is_none();
         // A failed write is tried again alone, so that no more than one batch waits here.
@@ -51,6 +58,20 @@ pub async fn keep_known_logins(gate: Arc<LoginGate>, registry: Registry, stop: C
         if is_last {
             return;
         }
+        if !registry.ownership().is_sole() && learned.elapsed() >= OTHERS {
+            learned = Instant::now();
+            learn(&gate, &registry).await;
+        }
+    }
+}
+
+/// Takes in the known logins of other nodes: a person who has logged in at one is known at all.
+async fn learn(gate: &LoginGate, registry: &Registry) {
+    let now = UnixTime::now();
+    let since = now.before(OTHERS.saturating_add(LATE));
+    match registry.store().known_logins_since(since).await {
+        Ok(rows) => gate.learn(&from_state(&rows, now)),
+        Err(error) => debug!("cannot read the login names that other nodes know: {error}"),
     }
 }
 

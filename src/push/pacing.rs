@@ -116,8 +116,9 @@ impl Gate {
 
     fn share(&self, nodes: u32) {
         self.nodes.store(nodes, Ordering::SeqCst);
-        self.sessions.share(nodes);
-        self.at_once.share(nodes);
+        // As many accounts as there may be sessions are watched, rather than some of them nowhere.
+        self.sessions.share(nodes, true);
+        self.at_once.share(nodes, false);
     }
 
     /// The limits for this server.

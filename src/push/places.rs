@@ -35,10 +35,12 @@ impl Places {
         Arc::new(Self { limit, free: Arc::new(Semaphore::new(limit)), size })
     }
 
-    /// So many nodes share the limit. Each has one place at least, unless there is none at all.
-    pub(super) fn share(&self, nodes: u32) {
+    /// So many nodes share the limit. Each has one place at least, unless there is none at all. What remains in a division is for
+    /// all of them or for none, as `rounds_up` has it.
+    pub(super) fn share(&self, nodes: u32, rounds_up: bool) {
         let nodes = usize::try_from(nodes).unwrap_or(usize::MAX).max(1);
-        let wanted = (self.limit / nodes).max(1.min(self.limit));
+        let part = if rounds_up { self.limit.div_ceil(nodes) } else { self.limit / nodes };
+        let wanted = part.max(1.min(self.limit));
         let mut size = self.size();
         if wanted < size.places {
             let vanish = size.places - wanted;
@@ -91,21 +93,29 @@ mod tests {
         let enter = || places.enter().now_or_never();
         let mut there: Vec<Place> = std::iter::from_fn(enter).collect();
         assert_eq!(there.len(), 6);
-        places.share(3);
+        places.share(3, false);
         there.truncate(3);
         assert!(enter().is_none(), "three are there, and two may be");
-        places.share(2);
+        places.share(2, false);
         assert!(enter().is_none(), "three are there, and may be");
         there.truncate(2);
         there.extend(enter());
         assert_eq!(there.len(), 3);
         assert!(enter().is_none());
-        places.share(1);
+        places.share(1, false);
         there.extend(std::iter::from_fn(enter).take(3).collect::<Vec<_>>());
-        places.share(100);
+        places.share(100, false);
         there.clear();
-        let _one = enter().unwrap();
+        let one = enter().unwrap();
         assert!(enter().is_none());
+        drop(one);
+        places.share(4, false);
+        let one = [enter(), enter()];
+        assert!(one[0].is_some() && one[1].is_none(), "6 of 4 nodes, rounded down");
+        drop(one);
+        places.share(4, true);
+        let two = [enter(), enter(), enter()];
+        assert!(two[1].is_some() && two[2].is_none(), "rounded up");
         assert!(Places::new(0).enter().now_or_never().is_none());
     }
 }

@@ -5,7 +5,7 @@ use aws_lc_rs::rand;
 
 use super::operations::{Operation, StateChange};
 use super::sql::{self, Sql, no_limit, values};
-use super::{KnownLogin, OpenError, UnixTime};
+use super::{KnownLogin, OpenError, Store, StoreError, UnixTime};
 use crate::secret::Secret;
 
 /// The name of the key under `meta`.
@@ -35,9 +35,13 @@ pub(super) fn key(sql: Sql<'_>) -> Result<Secret, OpenError> {
 
 /// All rows, the one that was not used for longest first.
 pub(super) fn load(sql: Sql<'_>) -> sql::Result<Vec<KnownLogin>> {
+    load_since(sql, UnixTime(i64::MIN))
+}
+
+fn load_since(sql: Sql<'_>, since: UnixTime) -> sql::Result<Vec<KnownLogin>> {
     sql.rows(
-        "SELECT key, is_place, network, upstream, is_open, seen FROM known_logins ORDER BY seen",
-        values![],
+        "SELECT key, is_place, network, upstream, is_open, seen FROM known_logins WHERE seen >= ?1 ORDER BY seen",
+        values![since.0],
         |row| {
             Ok(KnownLogin {
                 key: row.get(0)?,
@@ -49,6 +53,24 @@ pub(super) fn load(sql: Sql<'_>) -> sql::Result<Vec<KnownLogin>> {
             })
         },
     )
+}
+
+impl Store {
+    /// The known logins that were used since, at whichever node, the one that was not used for longest first. None without
+    /// companions.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn known_logins_since(&self, since: UnixTime) -> Result<Vec<KnownLogin>, StoreError> {
+        match &self.shared {
+            Some(shared) => {
+                shared
+                    .read(move |state: &mut Operation<'_>| Ok(load_since(state.sql, since)?))
+                    .await
+            }
+            None => Ok(Vec::new()),
+        }
+    }
 }
 
 /// Takes in what the guard of logins recognizes after a restart, and what it does not any more.

@@ -38,6 +38,12 @@ impl UnixTime {
         Self(self.0.saturating_add(seconds(duration)))
     }
 
+    /// That much earlier.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(seconds(duration)))
+    }
+
     /// Time from this moment to `now`; zero if it lies ahead of `now`, because the clock was set back meanwhile.
     #[must_use]
     pub fn age(self, now: Self) -> Duration {

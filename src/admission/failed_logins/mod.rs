@@ -188,6 +188,11 @@ impl Logins {
         self.known.restore(entries, now);
     }
 
+    /// Takes in what became known at other nodes.
+    pub fn learn(&mut self, entries: &[KnownEntry], now: Instant) {
+        self.known.learn(entries, now);
+    }
+
     /// Hands over what has changed of what is known, for the state.
     pub fn take_changes(&mut self, now: Instant) -> KnownChanges {
         self.known.take_changes(now)

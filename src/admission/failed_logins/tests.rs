@@ -82,9 +82,22 @@ fn nodes_share_the_limits() {
     let limits = FailedLogins { per_upstream: 100, per_upstream_day: 0, ..FailedLogins::default() };
     assert_eq!(limits.shared_by(1), limits);
     let shared = limits.shared_by(4);
-    assert_eq!((shared.per_address, shared.per_account), (2, 1), "of 10 and of 3");
+    assert_eq!((shared.per_address, shared.per_account), (3, 2), "of 10 and of 3");
     assert_eq!((shared.per_upstream, shared.per_upstream_day), (25, 0));
-    assert_eq!((shared.within, limits.shared_by(1000).per_address), (limits.within, 1));
+    assert_eq!((shared.within, limits.shared_by(1000).per_address), (limits.within, 2));
+    let one = FailedLogins { per_account: 1, ..limits };
+    assert_eq!((one.shared_by(3).per_account, one.shared_by(0)), (1, one));
+}
+
+#[test]
+fn person_who_mistypes_at_one_node_of_many_gets_in() {
+    for nodes in [2, 3, 10, 100] {
+        let mut lab = Lab::new();
+        lab.logins.set_limits(FailedLogins::default().shared_by(nodes));
+        assert_eq!(lab.log_in(1, "alice", "rihgt"), Got::Wrong(1));
+        assert_eq!(lab.log_in(1, "alice", "rihgt"), Got::Again, "the phone tries once more");
+        assert_eq!(lab.log_in(1, "alice", SECRET), Got::In, "{nodes} nodes");
+    }
 }
 
 #[test]
@@ -95,6 +108,18 @@ fn person_who_mistypes_gets_in() {
     assert_eq!(lab.log_in(2, "alice", "irght"), Got::Wrong(2), "on the other phone");
     assert_eq!(lab.log_in(1, "alice", SECRET), Got::In);
     assert_eq!(lab.log_in(2, "alice", SECRET), Got::In);
+}
+
+#[test]
+fn login_that_another_node_has_accepted_is_known_here() {
+    let (mut one, mut other) = (Lab::new(), Lab::new());
+    assert_eq!(one.log_in(1, "alice", SECRET), Got::In);
+    let known = one.logins.take_changes(one.now).used;
+    let alice = attempt("mail:993", 1, "alice", SECRET);
+    assert!(!known.is_empty() && !other.logins.is_known_name(&alice, other.now));
+    other.logins.learn(&known, other.now);
+    assert!(other.logins.is_known_name(&alice, other.now));
+    assert!(other.logins.take_changes(other.now).used.is_empty(), "it is stored already");
 }
 
 #[test]
