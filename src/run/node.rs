@@ -14,7 +14,7 @@ use crate::admin::remote::AccountQuestions;
 use crate::admin::status::Reporter;
 use crate::cluster::shared::Shared;
 use crate::cluster::{self, ClusterView, NodeId, NodeName};
-use crate::config::Config;
+use crate::config::{Config, KeepSettings};
 use crate::push::cluster::{NodeAccounts, OtherEvent, StoredLog};
 use crate::push::notifier::Notifier;
 use crate::push::registry::{AccountEvents, Registry, TokenNews};
@@ -41,6 +41,7 @@ pub(super) struct NodeParts {
     view: ClusterView,
     shared: Shared,
     challenges: Challenges,
+    keep: KeepSettings,
 }
 
 /// A node that has not joined yet.
@@ -75,8 +76,8 @@ impl Joining {
         let (store, ownership) = (opened.0.store().clone(), opened.0.ownership().clone());
         let (folder, challenges) = (&config.live.certificate.directory, Challenges::default());
         let shared = Shared::open(store, ownership, folder, challenges.clone()).await?;
-        let view = ClusterView::new(name);
-        Ok(Some(Self { opened, parts: NodeParts { view, shared, challenges } }))
+        let (view, keep) = (ClusterView::new(name), config.startup.keep.clone());
+        Ok(Some(Self { opened, parts: NodeParts { view, shared, challenges, keep } }))
     }
 
     pub(super) fn with_tls(&self, tls: ServerTls) -> ServerTls {
@@ -87,13 +88,14 @@ impl Joining {
 impl Node {
     /// The node with these watches, whose tokens `notifier` posts.
     pub(super) fn new(
-        NodeParts { view, shared, .. }: NodeParts,
+        NodeParts { view, shared, keep, .. }: NodeParts,
         registry: &Registry,
         watchers: &Watchers,
         notifier: &Notifier,
     ) -> Self {
         let questions = AccountQuestions::new(registry.clone());
-        let accounts = NodeAccounts::new(watchers, registry.store().clone(), notifier.settler());
+        let (store, settler) = (registry.store().clone(), notifier.settler());
+        let accounts = NodeAccounts::new(watchers, store, settler, &keep);
         Self { view, registry: registry.clone(), accounts, questions, shared }
     }
 

@@ -6,6 +6,8 @@ use super::operations::{
 use super::postgres::StoredEvent;
 use super::server_news::StoredPosition;
 use super::sql::{self, Row, Sql, values};
+use std::time::Duration;
+
 use super::{Announce, Change, Idled, MAX_IDLED, Position, UnixTime, Uptime};
 use crate::account::AccountId;
 use crate::mailbox_name::MailboxName;
@@ -63,6 +65,27 @@ pub fn call(account: &AccountId, now: UnixTime) -> impl StateChange<()> + use<> 
         state.fence(account)?;
         state.sql.execute("UPDATE accounts SET called = ?1 WHERE id = ?2", values![now.0, row])?;
         state.announce(row, &Announce::All, now)
+    })
+}
+
+/// The same, unless they were called within the time of `again`. Returns whether they are.
+#[must_use]
+pub fn call_again(
+    account: &AccountId,
+    now: UnixTime,
+    again: Duration,
+) -> impl StateChange<bool> + use<> {
+    let (before, mut call) = (now.before(again), call(account, now));
+    of_known(account, move |state, row, _| {
+        let is_due = state.sql.one(
+            "SELECT called IS NULL OR called <= ?2 FROM accounts WHERE id = ?1",
+            values![row, before.0],
+            |row| row.get(0),
+        )?;
+        if is_due {
+            call(state)?;
+        }
+        Ok(is_due)
     })
 }
 

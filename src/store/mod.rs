@@ -56,7 +56,9 @@ pub use moving::{CertificateFiles, MoveReport, move_state, undo_move};
 pub use node_facts::{NodeCounts, NodeFacts};
 #[cfg(test)]
 pub(crate) use postgres::testing as postgres_testing;
-pub use postgres::{EventLog, FoundAccounts, StoredEvent, TokenPost, check_shared};
+pub use postgres::{
+    EventLog, ForwardOutcome, ForwardedFact, FoundAccounts, StoredEvent, TokenPost, check_shared,
+};
 pub use postgres_connector::{ConnectError, Connected, PostgresConnector, Reason, ServerError};
 pub use postgres_settings::{PasswordError, PasswordSource, PostgresSettings};
 pub use records::{
@@ -84,11 +86,11 @@ use worker::Worker;
 pub mod change {
     pub use super::known_logins::know_logins;
     pub use super::lessons::learned;
-    pub use super::mailboxes::{call, client_idles, forget_idled, noticed, served};
+    pub use super::mailboxes::{call, call_again, client_idles, forget_idled, noticed, served};
     pub use super::operations::{
         announced, credentials_changed, gave_up, register, remove_account, remove_token,
     };
-    pub use super::postgres::tell;
+    pub use super::postgres::{forward, taken_in, tell};
     pub use super::quarantine::quarantined;
     pub use super::server_news::{told, watched};
 }

@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::{NodeAccounts, SharedState};
 use crate::account::AccountId;
+use crate::ownership::Slot;
 use crate::push::registry::DeviceFetch;
 use crate::store::{StoreError, TokenPost};
 
@@ -38,6 +39,8 @@ pub enum NodeEvent {
     Yield(AccountId),
     /// The state has lost changes that this node may know of: all is to be loaded again.
     Rewound,
+    /// A fact was forwarded to the owner of the account.
+    Forwarded(AccountId),
 }
 
 /// Reads the log, from the first call on.
@@ -58,6 +61,7 @@ struct Work {
     fetched: HashSet<(AccountId, Vec<u8>)>,
     rewatch: HashSet<AccountId>,
     yields: HashSet<AccountId>,
+    forwarded: HashSet<Slot>,
 }
 
 impl Work {
@@ -81,6 +85,7 @@ impl Work {
                     self.rewatch.insert(account);
                 }
                 NodeEvent::Yield(account) if is_here(&account) => _ = self.yields.insert(account),
+                NodeEvent::Forwarded(account) => _ = self.forwarded.insert(Slot::of(&account)),
                 NodeEvent::Account(_)
                 | NodeEvent::Fetches(..)
                 | NodeEvent::Rewatch(_)
@@ -127,6 +132,8 @@ impl<S: SharedState> NodeAccounts<S> {
         tokio::select! {
             () = stop.cancelled() => {}
             () = follow => {}
+            () = self.take_in_forwarded() => {}
+            () = self.call_back() => {}
         }
     }
 
@@ -150,6 +157,9 @@ impl<S: SharedState> NodeAccounts<S> {
         for account in work.yields.drain() {
             let known = self.registry().get(&account);
             _ = known.is_some_and(|known| known.watch.yield_session());
+        }
+        if !work.forwarded.is_empty() {
+            self.forwarded.add(work.forwarded.drain());
         }
         work.fetched.drain().for_each(|(account, fetch)| self.device_fetches(&account, &fetch));
         work.rewatch.drain().for_each(|account| {
@@ -202,6 +212,7 @@ mod tests {
             NodeEvent::Rewatch(account("alice")),
             NodeEvent::Yield(account("alice")),
             NodeEvent::Yield(account("eve")),
+            NodeEvent::Forwarded(account("eve")),
         ];
         work.add(events, |asked| *asked == account("alice"));
         let expected = Work {
@@ -211,6 +222,7 @@ mod tests {
             rewatch: HashSet::from([account("alice")]),
             reload_all: false,
             yields: HashSet::from([account("alice")]),
+            forwarded: HashSet::from([Slot::of(&account("eve"))]),
         };
         assert_eq!(work, expected);
     }

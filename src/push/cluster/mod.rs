@@ -1,9 +1,12 @@
 //! The accounts of one node of several that share a state: they come and go with the node's slots, and follow what other nodes
 //! change.
 
+mod callbacks;
 pub mod events;
+mod forwarded;
 #[cfg(test)]
 mod shared_tests;
+mod slot_queue;
 mod state;
 mod stored;
 #[cfg(test)]
@@ -22,9 +25,12 @@ use super::watcher::Watchers;
 use super::watcher::context::WatchContext;
 use crate::account::AccountId;
 use crate::cluster::SlotKeeper;
+use crate::config::KeepSettings;
 use crate::ownership::Slot;
 use crate::secret::DeviceToken;
 use crate::store::StoreError;
+use callbacks::CallBounds;
+use slot_queue::SlotQueue;
 pub use state::SharedState;
 pub use stored::{OtherEvent, StoredLog};
 
@@ -46,13 +52,23 @@ pub struct NodeAccounts<S> {
     context: Arc<WatchContext>,
     state: S,
     settler: Settler,
+    /// Slots of which other nodes may have forwarded something.
+    forwarded: SlotQueue,
+    /// Slots that have come, with accounts that may have no credentials.
+    taken: SlotQueue,
+    calls: CallBounds,
 }
 
 impl<S: SharedState> NodeAccounts<S> {
     /// The accounts of these watches, as `state` has them, whose tokens are posted where `settler` asks.
     #[must_use]
-    pub fn new(watchers: &Watchers, state: S, settler: Settler) -> Self {
-        Self { context: Arc::clone(watchers.context()), state, settler }
+    pub fn new(watchers: &Watchers, state: S, settler: Settler, keep: &KeepSettings) -> Self {
+        Self::of(Arc::clone(watchers.context()), state, settler, keep.into())
+    }
+
+    fn of(context: Arc<WatchContext>, state: S, settler: Settler, calls: CallBounds) -> Self {
+        let (forwarded, taken) = <(SlotQueue, SlotQueue)>::default();
+        Self { context, state, settler, forwarded, taken, calls }
     }
 
     fn registry(&self) -> &Registry {
@@ -133,6 +149,8 @@ impl<S: SharedState> SlotKeeper for NodeAccounts<S> {
             let left = self.state.pending(piece).await?;
             self.registry().take_up(left);
         }
+        self.forwarded.add(slots.iter().copied());
+        self.taken.add(slots);
         Ok(())
     }
 

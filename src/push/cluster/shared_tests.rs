@@ -1,5 +1,8 @@
 //! Two nodes with one PostgreSQL: the client is at one, the watch at the other.
 
+mod callbacks;
+mod news;
+
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -11,7 +14,14 @@ use crate::push::registry::News;
 use crate::push::settling::Settling;
 use crate::push::watcher::testing::{MailboxServer, Watching, token, until};
 use crate::store::postgres_testing::Database;
-use crate::store::{Announce, Position, Store, StoredEvent, change};
+use crate::store::{Announce, Generation, Position, Store, StoredEvent, UnixTime, change};
+
+/// Without waits.
+const CALLS: CallBounds = CallBounds {
+    by_themselves: Duration::ZERO,
+    again: Duration::from_secs(3600),
+    interval: Duration::ZERO,
+};
 
 struct Node {
     watching: Watching,
@@ -22,11 +32,21 @@ struct Node {
 
 impl Node {
     async fn start(server: &MailboxServer, database: &Database, number: i64) -> Self {
-        let watching = Watching::start_sharing(server, &database.settings("key"), number).await;
+        Self::start_with(server, database, number, "idle").await
+    }
+
+    async fn start_with(
+        server: &MailboxServer,
+        database: &Database,
+        number: i64,
+        news: &str,
+    ) -> Self {
+        let settings = database.settings("key");
+        let watching = Watching::start_sharing(server, &settings, number, news).await;
         let settling = Settling::default();
         let (context, state) = (Arc::clone(&watching.context), watching.registry.store().clone());
         let log = StoredLog::new(&state, |_| {}).unwrap();
-        let accounts = NodeAccounts { context, state, settler: settling.settler() };
+        let accounts = NodeAccounts::of(context, state, settling.settler(), CALLS);
         let (stop, (began, begins)) = (CancellationToken::new(), oneshot::channel());
         tokio::spawn(accounts.clone().follow(log, began, stop.clone()));
         begins.await.unwrap();

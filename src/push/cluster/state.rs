@@ -4,7 +4,7 @@ use std::future::Future;
 
 use crate::account::AccountId;
 use crate::ownership::Slot;
-use crate::store::{Loaded, StoreError, TokenPost};
+use crate::store::{ForwardedFact, Loaded, StoreError, TokenPost};
 
 /// Reads of the shared state.
 pub trait SharedState: Clone + Send + Sync + 'static {
@@ -21,6 +21,12 @@ pub trait SharedState: Clone + Send + Sync + 'static {
         &self,
         account: &AccountId,
     ) -> impl Future<Output = Result<Loaded, StoreError>> + Send;
+
+    /// The facts that wait for the owner of these slots, the oldest first.
+    fn forwarded(
+        &self,
+        slots: &[Slot],
+    ) -> impl Future<Output = Result<Vec<ForwardedFact>, StoreError>> + Send;
 
     /// The poster of the token with this hash.
     fn token_post(

@@ -4,7 +4,7 @@ use super::SharedState;
 use super::events::{EventLog, NodeEvent};
 use crate::account::AccountId;
 use crate::ownership::Slot;
-use crate::store::{self, Loaded, Store, StoreError, StoredEvent, TokenPost};
+use crate::store::{self, ForwardedFact, Loaded, Store, StoreError, StoredEvent, TokenPost};
 
 impl SharedState for Store {
     async fn load_slots(&self, slots: &[Slot]) -> Result<Loaded, StoreError> {
@@ -17,6 +17,10 @@ impl SharedState for Store {
 
     async fn load_account(&self, account: &AccountId) -> Result<Loaded, StoreError> {
         self.load_account(account).await
+    }
+
+    async fn forwarded(&self, slots: &[Slot]) -> Result<Vec<ForwardedFact>, StoreError> {
+        self.forwarded(slots).await
     }
 
     async fn token_post(&self, token: &[u8]) -> Result<TokenPost, StoreError> {
@@ -69,6 +73,7 @@ impl EventLog for StoredLog {
                 StoredEvent::Fetches(account, fetch) => NodeEvent::Fetches(account, fetch),
                 StoredEvent::Rewatch(account) => NodeEvent::Rewatch(account),
                 StoredEvent::Yield(account) => NodeEvent::Yield(account),
+                StoredEvent::Forwarded(account) => NodeEvent::Forwarded(account),
                 // The driver of the lease reads the log for itself.
                 StoredEvent::Slots => continue,
                 StoredEvent::Shared => {

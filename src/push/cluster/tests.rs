@@ -14,8 +14,8 @@ use crate::push::account::Account;
 use crate::push::settling::Settling;
 use crate::push::watcher::testing::{MailboxServer, Watching, in_steps, token, until};
 use crate::store::{
-    AccountRecord, Announce, FetchHabit, Generation, Loaded, Position, StoredToken, TokenPost,
-    Unannounced, UnixTime, change,
+    AccountRecord, Announce, FetchHabit, ForwardedFact, Generation, Loaded, Position, StoredToken,
+    TokenPost, Unannounced, UnixTime, change,
 };
 
 /// A state that other nodes change.
@@ -61,6 +61,10 @@ impl SharedState for Shared {
         self.loaded(|asked| asked == account)
     }
 
+    async fn forwarded(&self, _: &[Slot]) -> Result<Vec<ForwardedFact>, StoreError> {
+        self.read(|_| vec![])
+    }
+
     async fn token_post(&self, hash: &[u8]) -> Result<TokenPost, StoreError> {
         let is_it = |found: &&Unannounced| token_hash(&found.token) == hash;
         self.read(|tables| {
@@ -92,7 +96,8 @@ impl Node {
         shared.change(|tables| tables.accounts.insert(watching.account.clone(), record));
         let settling = Settling::default();
         let (context, state) = (Arc::clone(&watching.context), shared.clone());
-        let accounts = NodeAccounts { context, state, settler: settling.settler() };
+        let accounts =
+            NodeAccounts::of(context, state, settling.settler(), (&KeepSettings::default()).into());
         let slot = Slot::of(&watching.account);
         Self { watching, accounts, shared, slot, _settling: settling }
     }

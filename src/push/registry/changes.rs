@@ -186,6 +186,24 @@ impl Registry {
         told
     }
 
+    /// The same for a message of which the mail server has told another node, which has forwarded it to the owner of the account under
+    /// this number. It counts once.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing has changed.
+    pub(in crate::push) async fn told_elsewhere(
+        &self,
+        account: &Account,
+        number: i64,
+        message: Option<ToldMessage>,
+        mailbox: &str,
+        announce: Announce,
+    ) -> Result<bool, StoreError> {
+        let told = change::told(&account.id, mailbox, message, announce, UnixTime::now());
+        let told = self.commit(change::taken_in(number, told)).await;
+        told.map(|is_new| is_new.unwrap_or_default())
+    }
+
     /// The account is watched from now on, or is not and has no credentials any more.
     ///
     /// # Errors
@@ -207,6 +225,24 @@ impl Registry {
         self.commit_owned(&account.id, || change::call(&account.id, now)).await?;
         account.called(now);
         Ok(())
+    }
+
+    /// The same, unless that was so within the time of `again`, at whichever node. Returns whether they are posted.
+    ///
+    /// # Errors
+    /// [`StoreError`]: none is.
+    pub(in crate::push) async fn call_again(
+        &self,
+        account: &Account,
+        again: Duration,
+    ) -> Result<bool, StoreError> {
+        let now = UnixTime::now();
+        let is_called =
+            self.commit_owned(&account.id, || change::call_again(&account.id, now, again)).await?;
+        if is_called {
+            account.called(now);
+        }
+        Ok(is_called)
     }
 
     /// A POST of the token for `generation` was accepted.

@@ -86,6 +86,15 @@ impl Registry {
         self.0.accounts.of_slots(slots).iter().all(is_settled)
     }
 
+    /// The accounts of these slots that have no credentials and need some.
+    #[must_use]
+    pub(in crate::push) fn waiting_in(&self, slots: &HashSet<Slot>) -> Vec<Arc<Account>> {
+        let slots: Vec<Slot> = slots.iter().copied().collect();
+        let mut accounts = self.0.accounts.of_slots(&slots);
+        accounts.retain(|account| self.is_watched_here(&account.id) && account.is_waiting());
+        accounts
+    }
+
     /// Takes over the accounts of slots that this node holds, the `new` ones [since the load began](Self::hold). Returns those that have changed since the load began:
     /// they are to be loaded once more.
     #[must_use]

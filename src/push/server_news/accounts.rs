@@ -3,15 +3,25 @@
 use std::sync::Arc;
 
 use super::types::{NewsError, NewsScope};
+use crate::account::AccountId;
 use crate::config::{AccountSettingsByName, NewsSource};
 use crate::push::account::Account;
 use crate::push::registry::local_part;
 use crate::push::watcher::context::WatchContext;
+use crate::store::StoreError;
 use crate::upstream::route::Routes;
+
+/// An account that a name means.
+pub(super) enum Meant {
+    /// It is this node's.
+    Own(Arc<Account>),
+    /// It is another node's.
+    Elsewhere(AccountId),
+}
 
 /// An account that a name may mean.
 struct Candidate {
-    account: Arc<Account>,
+    account: Meant,
     /// The names that it goes by: at the mail server, and at deltapush.
     names: Vec<String>,
     /// Its route takes news of the mail server.
@@ -25,19 +35,20 @@ struct Candidate {
 ///
 /// # Errors
 /// [`NewsError`], if the accounts are there, and this news of them is not accepted.
-pub(super) fn find(
+pub(super) async fn find(
     context: &WatchContext,
     name: &str,
     scope: &NewsScope,
-) -> Result<Vec<Arc<Account>>, NewsError> {
+) -> Result<Vec<Meant>, NewsError> {
     let upstreams = context.upstreams.get();
     let wanted = Wanted::new(name, &upstreams.routes, context.settings.get().accounts());
-    let mut candidates: Vec<Candidate> = Vec::new();
-    for account in wanted.names().flat_map(|name| context.registry.with_local_part_of(name)) {
-        // An account that another node watches takes news there.
-        let is_here = context.registry.is_watched_here(&account.id);
-        if is_here && !candidates.iter().any(|known| Arc::ptr_eq(&known.account, &account)) {
-            candidates.push(Candidate::new(context, account));
+    let mut candidates = wanted.candidates(context);
+    if !context.registry.ownership().is_sole() {
+        for id in wanted.with_local_part(context).await? {
+            // One whose slot has just come is in neither place: it is forwarded to this very node.
+            if !candidates.iter().any(|known| *known.account.id() == id) {
+                candidates.push(Candidate::new(context, Meant::Elsewhere(id)));
+            }
         }
     }
     let mut meant: Vec<Candidate> =
@@ -63,10 +74,19 @@ pub(super) fn find(
     Ok(meant.into_iter().map(|found| found.account).collect())
 }
 
+impl Meant {
+    fn id(&self) -> &AccountId {
+        match self {
+            Self::Own(account) => &account.id,
+            Self::Elsewhere(id) => id,
+        }
+    }
+}
+
 impl Candidate {
-    fn new(context: &WatchContext, account: Arc<Account>) -> Self {
-        let names = context.logins(&account.id);
-        let takes_news = context.news_source(&account.id).is_some_and(NewsSource::has_server);
+    fn new(context: &WatchContext, account: Meant) -> Self {
+        let names = context.logins(account.id());
+        let takes_news = context.news_source(account.id()).is_some_and(NewsSource::has_server);
         Self { account, names, takes_news }
     }
 }
@@ -89,6 +109,26 @@ impl Wanted {
         Self { given, applied }
     }
 
+    /// The accounts of this node that may be meant.
+    fn candidates(&self, context: &WatchContext) -> Vec<Candidate> {
+        let registry = &context.registry;
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for account in self.names().flat_map(|name| registry.with_local_part_of(name)) {
+            let is_new = !candidates.iter().any(|known| *known.account.id() == account.id);
+            if is_new && registry.ownership().has(&account.id) {
+                candidates.push(Candidate::new(context, Meant::Own(account)));
+            }
+        }
+        candidates
+    }
+
+    /// The accounts of all nodes that may be meant.
+    async fn with_local_part(&self, context: &WatchContext) -> Result<Vec<AccountId>, StoreError> {
+        let names: Vec<&str> = self.names().map(String::as_str).collect();
+        let local_parts: Vec<&str> = names.iter().map(|name| local_part(name)).collect();
+        context.registry.store().with_local_parts(&local_parts, &names).await
+    }
+
     fn names(&self) -> impl Iterator<Item = &String> {
         self.given.iter().chain(self.applied.iter().map(|(_, user)| user))
     }
@@ -98,7 +138,7 @@ impl Wanted {
         let is_given = |own: &String| self.given.iter().any(|given| is_same(own, given));
         names.iter().any(is_given)
             || self.applied.iter().any(|(server, user)| {
-                **server == *account.id.upstream && is_same(account.id.login(), user)
+                **server == *account.id().upstream && is_same(account.id().login(), user)
             })
     }
 }

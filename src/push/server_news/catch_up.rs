@@ -33,12 +33,13 @@ impl NewsReceiver {
         }
     }
 
-    async fn compare(
+    pub(super) async fn compare(
         &self,
         id: &AccountId,
         device: Option<&DeviceToken>,
-        OpenedMailbox { mailbox, position }: &OpenedMailbox,
+        opened: &OpenedMailbox,
     ) -> Result<(), StoreError> {
+        let OpenedMailbox { mailbox, position } = opened;
         let registry = &self.context.registry;
         let Some(account) = registry.get(id).filter(|account| !account.is_watched()) else {
             return Ok(());
@@ -51,6 +52,9 @@ impl NewsReceiver {
             positions.into_iter().find(|(name, _)| name == mailbox).map(|(_, before)| before);
         if before == Some(*position) {
             return Ok(());
+        }
+        if !registry.ownership().has(id) {
+            return self.forward_opened(id, device, opened).await;
         }
         let missed = before.map_or(0, |before| new_messages(before, *position));
         let missed = account.take_told_without_uid(missed);

@@ -2,6 +2,8 @@
 
 mod accounts;
 mod catch_up;
+mod elsewhere;
+mod judged;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -20,7 +22,10 @@ use crate::mailbox_name::MailboxName;
 use crate::parser::utf7;
 use crate::store::{Announce, ToldMessage};
 use crate::telemetry::TelemetryEvent;
+use accounts::Meant;
 pub use catch_up::OpenedMailbox;
+pub(super) use elsewhere::NewsGuests;
+use judged::JudgedNews;
 pub use types::{NewsError, NewsHeaders, NewsOutcome, NewsScope, ServerNews};
 
 /// The longest name of an account or a mailbox, in bytes.
@@ -39,7 +44,11 @@ impl NewsReceiver {
     /// Accepts news of the accounts of these watches.
     #[must_use]
     pub fn new(watchers: &Watchers) -> Self {
-        Self { context: Arc::clone(watchers.context()) }
+        Self::of(watchers.context())
+    }
+
+    pub(in crate::push) fn of(context: &Arc<WatchContext>) -> Self {
+        Self { context: Arc::clone(context) }
     }
 
     /// Takes news. When this returns [`NewsOutcome::Announced`], the marks of the account's tokens are on disk.
@@ -64,60 +73,84 @@ impl NewsReceiver {
     ) -> Result<NewsOutcome, NewsError> {
         check(news)?;
         let mut outcome = NewsOutcome::NoDevice;
-        let accounts = accounts::find(&self.context, &news.name, scope)?;
+        let accounts = accounts::find(&self.context, &news.name, scope).await?;
         // Accounts of one name at several mail servers: the news is of each, as far as is known, and the UID of one of them.
         let of_several = (accounts.len() > 1).then(|| ServerNews { uid: None, ..news.clone() });
         let news = of_several.as_ref().unwrap_or(news);
         for account in accounts {
-            outcome = outcome.or(self.take(&account, news).await?);
+            outcome = outcome.or(match account {
+                Meant::Own(account) => self.take(&account, news).await?,
+                Meant::Elsewhere(account) => self.forward_news(&account, news).await?,
+            });
         }
         Ok(outcome)
     }
 
     async fn take(&self, account: &Account, news: &ServerNews) -> Result<NewsOutcome, NewsError> {
         let arrived = Instant::now();
+        let judged = match self.judge(account, news) {
+            Ok(judged) => judged,
+            Err(outcome) => return outcome,
+        };
+        let wakes = self.wakes(account, &judged);
+        let JudgedNews { mailbox, message, .. } = &judged;
+        let told = self.context.registry.told(account, mailbox, *message, wakes).await;
+        if told.is_err() {
+            self.not_stored(account, &judged);
+        }
+        let is_new = told?;
+        self.stored(account, &judged, is_new, arrived);
+        Ok(if is_new { judged.outcome() } else { NewsOutcome::Known })
+    }
+
+    /// Judges a message that is not known. The outcome, if nothing is to be stored.
+    fn judge(
+        &self,
+        account: &Account,
+        news: &ServerNews,
+    ) -> Result<JudgedNews, Result<NewsOutcome, NewsError>> {
         let is_accepted = account.accept_news();
         let Some(mailbox) = self.mailbox(account, &news.mailbox) else {
-            return Ok(NewsOutcome::OtherMailbox);
+            return Err(Ok(NewsOutcome::OtherMailbox));
         };
         if !is_accepted {
-            return Err(NewsError::TooMany);
+            return Err(Err(NewsError::TooMany));
         }
         let decision = decide(&self.context.push_filter(&account.id), news);
         let message = news.uid.map(|uid| ToldMessage { uid, uid_validity: news.uid_validity });
-        let ids: Vec<u64> = news.identifier().into_iter().collect();
-        if message.is_none() && account.was_woken_for(&ids) {
-            return Ok(NewsOutcome::Known);
-        }
+        let judged =
+            JudgedNews { mailbox, message, ids: news.identifier().into_iter().collect(), decision };
+        if judged.is_known(account) { Err(Ok(NewsOutcome::Known)) } else { Ok(judged) }
+    }
+
+    /// The devices that a message wakes. They count as woken from now on.
+    fn wakes(&self, account: &Account, judged: &JudgedNews) -> Announce {
+        let JudgedNews { mailbox, message, ids, decision } = judged;
         let wakes = match decision {
             PushDecision::Skip(_) => Announce::Nothing,
-            PushDecision::Push => self.context.without_copies(account, Announce::All, &ids),
+            PushDecision::Push => self.context.without_copies(account, Announce::All, ids),
         };
-        let is_push = decision == PushDecision::Push;
         // Before it is written: a watch may find the message in between.
-        if is_push && message.is_none() {
-            account.remember_woken_for(&ids);
-        }
-        debug!(%account, uid = news.uid, "the mail server tells of a new message: {decision}");
-        self.report_judged(account, &mailbox, news.uid, decision);
-        let told = self.context.registry.told(account, &mailbox, message, wakes).await;
-        if told.is_err() {
-            // The sender may try again, and is to be believed then.
-            account.forget_woken_for(&ids);
-            self.context.duplicates().forget(&ids, &account.id);
-        }
-        let is_new = told?;
-        match message {
+        judged.remember(account);
+        let uid = message.map(|message| message.uid);
+        debug!(%account, uid, "the mail server tells of a new message: {decision}");
+        self.report_judged(account, mailbox, uid, *decision);
+        wakes
+    }
+
+    /// The sender may try again, and is to be believed then.
+    fn not_stored(&self, account: &Account, judged: &JudgedNews) {
+        account.forget_woken_for(&judged.ids);
+        self.context.duplicates().forget(&judged.ids, &account.id);
+    }
+
+    fn stored(&self, account: &Account, judged: &JudgedNews, is_new: bool, arrived: Instant) {
+        match judged.message {
             // From here on the position counts.
             Some(_) => _ = account.take_told_without_uid(0),
             None => account.told_without_uid(),
         }
-        self.report_noticed(account, &mailbox, is_new && is_push, arrived);
-        Ok(match decision {
-            _ if !is_new => NewsOutcome::Known,
-            PushDecision::Push => NewsOutcome::Announced,
-            PushDecision::Skip(reason) => NewsOutcome::Skipped(reason.as_str()),
-        })
+        self.report_noticed(account, &judged.mailbox, is_new && judged.is_push(), arrived);
     }
 
     /// The mailbox as deltapush knows it, if mail in it concerns the account's devices.

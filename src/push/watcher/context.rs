@@ -20,6 +20,7 @@ use crate::push::filter::PushFilter;
 use crate::push::idle::Oddity;
 use crate::push::pacing::WatchPacing;
 use crate::push::registry::Registry;
+use crate::push::server_news::NewsGuests;
 use crate::push::watch_status::WatchState;
 use crate::reloadable::Reloadable;
 use crate::secret::DeviceToken;
@@ -43,6 +44,8 @@ pub(in crate::push) struct WatchContext {
     pub(in crate::push) tracer: Tracer,
     /// Messages that devices with several accounts here are woken for.
     pub(in crate::push) duplicates: Mutex<Duplicates>,
+    /// Accounts of other nodes of which a mail server told this one.
+    pub(in crate::push) guests: NewsGuests,
     /// Cancelled when deltapush shuts down.
     pub(in crate::push) shutdown: CancellationToken,
     /// Sessions that are logged in.
@@ -102,6 +105,7 @@ impl WatchContext {
             settings,
             tracer,
             duplicates: Mutex::default(),
+            guests: NewsGuests::default(),
             shutdown: CancellationToken::new(),
             sessions: TaskTracker::new(),
         }

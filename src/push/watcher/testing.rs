@@ -165,7 +165,7 @@ pub(in crate::push) struct Watching {
     pub(in crate::push) registry: Registry,
     pub(super) kept: KeptSessions,
     pub(in crate::push) news: TokenNews,
-    pub(super) receiver: NewsReceiver,
+    pub(in crate::push) receiver: NewsReceiver,
     pub(in crate::push) context: Arc<WatchContext>,
     upstreams: Reloadable<Upstreams>,
     port: u16,
@@ -213,9 +213,10 @@ impl Watching {
         server: &MailboxServer,
         settings: &StoreSettings,
         node: i64,
+        news: &str,
     ) -> Self {
         let opened = Registry::open_node(settings, node).await.unwrap();
-        Self::start_opened(server, opened, "idle", tempfile::tempdir().unwrap())
+        Self::start_opened(server, opened, news, tempfile::tempdir().unwrap())
     }
 
     fn start_opened(
@@ -265,13 +266,13 @@ impl Watching {
     }
 
     /// The mail server tells of a message.
-    pub(super) async fn tell(&self, uid: u64) -> Result<NewsOutcome, NewsError> {
+    pub(in crate::push) async fn tell(&self, uid: u64) -> Result<NewsOutcome, NewsError> {
         let (uid, uid_validity) = (Some(uid), Some(7));
         self.receive(ServerNews { uid, uid_validity, ..ServerNews::default() }).await
     }
 
     /// The mail server tells of the message with this UID, which it does not know.
-    pub(super) async fn tell_by_header(&self, uid: u64) -> Result<NewsOutcome, NewsError> {
+    pub(in crate::push) async fn tell_by_header(&self, uid: u64) -> Result<NewsOutcome, NewsError> {
         let header = format!("Message-ID: <{uid}@lab.test>\r\n\r\n");
         let headers = NewsHeaders::All(header.into_bytes());
         self.receive(ServerNews { headers, ..ServerNews::default() }).await
@@ -292,7 +293,7 @@ impl Watching {
     }
 
     /// The account, which has a token.
-    pub(super) fn known(&self) -> Arc<Account> {
+    pub(in crate::push) fn known(&self) -> Arc<Account> {
         self.registry.get(&self.account).unwrap()
     }
 

@@ -34,6 +34,8 @@ pub enum StoredEvent {
     Rewatch(AccountId),
     /// The mail server has no session left for the account's client: the watch leaves it its own.
     Yield(AccountId),
+    /// A fact was forwarded to the owner of the account.
+    Forwarded(AccountId),
     /// Slots have other owners or heirs.
     Slots,
     /// A value that all nodes have in common is another one now.
@@ -54,6 +56,7 @@ impl StoredEvent {
             Self::Fetches(..) => "fetches",
             Self::Rewatch(_) => "rewatch",
             Self::Yield(_) => "yield",
+            Self::Forwarded(_) => "forwarded",
             Self::Slots => "slots",
             Self::Shared => "shared",
             Self::Ask(..) => "ask",
@@ -64,7 +67,7 @@ impl StoredEvent {
 
     /// Reports if the node that has written it is to hear of it, too.
     fn is_for_all(&self) -> bool {
-        matches!(self, Self::Pending(_))
+        matches!(self, Self::Pending(_) | Self::Forwarded(_))
     }
 
     fn data(&self) -> Vec<u8> {
@@ -72,9 +75,10 @@ impl StoredEvent {
             [account.user.as_bytes(), &[BETWEEN], account.upstream.as_bytes()].concat()
         };
         match self {
-            Self::Account(account) | Self::Rewatch(account) | Self::Yield(account) => {
-                names(account)
-            }
+            Self::Account(account)
+            | Self::Rewatch(account)
+            | Self::Yield(account)
+            | Self::Forwarded(account) => names(account),
             Self::Pending(bytes) | Self::Answer(bytes) => bytes.clone(),
             Self::Fetches(account, bytes) | Self::Ask(account, bytes) => {
                 [names(account), vec![BETWEEN], bytes.clone()].concat()
@@ -96,6 +100,7 @@ impl StoredEvent {
             "answer" => Some(Self::Answer(data.to_vec())),
             "rewatch" => Some(Self::Rewatch(account()?)),
             "yield" => Some(Self::Yield(account()?)),
+            "forwarded" => Some(Self::Forwarded(account()?)),
             "slots" => Some(Self::Slots),
             "shared" => Some(Self::Shared),
             _ => None,
@@ -297,6 +302,7 @@ mod tests {
             StoredEvent::Fetches(account.clone(), vec![0, 1, 0, 2]),
             StoredEvent::Rewatch(account.clone()),
             StoredEvent::Yield(account.clone()),
+            StoredEvent::Forwarded(account.clone()),
             StoredEvent::Ask(account, vec![0, 1, 0, 2]),
             StoredEvent::Answer(vec![0, 1, 0, 2]),
             StoredEvent::Slots,

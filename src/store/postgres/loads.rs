@@ -103,7 +103,7 @@ impl Store {
 }
 
 /// The slots as one parameter.
-fn numbers(slots: &[Slot]) -> String {
+pub(super) fn numbers(slots: &[Slot]) -> String {
     let numbers: Vec<_> = slots.iter().map(|slot| slot.number().to_string()).collect();
     numbers.join(",")
 }

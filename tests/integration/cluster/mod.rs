@@ -3,8 +3,10 @@
 
 mod balancer;
 mod certificates;
+mod core;
 mod database;
 mod moving;
+mod news;
 mod nodes;
 mod scene;
 mod sharing;
