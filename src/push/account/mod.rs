@@ -32,8 +32,8 @@ pub(super) use registered::WatchNeed;
 pub struct Account {
     /// The name of the account.
     pub id: AccountId,
-    /// It was found at the start.
-    from_before: bool,
+    /// It was found at the start, or with slots of another node.
+    from_before: AtomicBool,
     /// Its last token was removed: the table does not have it any more.
     is_erased: AtomicBool,
     registered: Registered,
@@ -61,7 +61,7 @@ impl Account {
     pub(super) fn new(id: AccountId, state: AccountState, from_before: bool) -> Self {
         Self {
             id,
-            from_before,
+            from_before: AtomicBool::new(from_before),
             is_erased: AtomicBool::new(false),
             registered: Registered::new(state),
             watch: Watch::default(),
@@ -75,7 +75,12 @@ impl Account {
     /// for a while.
     #[must_use]
     pub fn is_from_before(&self) -> bool {
-        self.from_before
+        self.from_before.load(Ordering::Relaxed)
+    }
+
+    /// It was there before its watch came to this process.
+    pub(super) fn set_from_before(&self) {
+        self.from_before.store(true, Ordering::Relaxed);
     }
 
     /// Reports if its last token was removed: nothing begins for it any more.

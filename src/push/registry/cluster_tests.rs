@@ -125,7 +125,10 @@ async fn visitor_has_no_watch_until_its_slot_comes() {
     assert_eq!(*it.credentials(&account("alice")).unwrap(), credentials("two"));
     assert!(!it.rewatch(&account("eve")) && it.waiting() == 0);
     assert_eq!(node.events(), []);
+    let known = node.registry.get(&account("alice")).unwrap();
+    assert!(!known.is_from_before());
     node.hold(vec![record("alice", &["a"])]);
+    assert!(known.is_from_before(), "mail may have come that no watch has seen");
     assert_eq!(node.events(), [(account("alice"), AccountEvent::Watch)]);
     node.client("alice", false);
     assert!(node.registry.is_known(&account("alice")), "it is watched here");

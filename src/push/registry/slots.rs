@@ -53,6 +53,8 @@ impl AccountTable {
         if self.is_waited_for(account) {
             self.waiting.begin(1);
         }
+        // The owner before may have died before its watch saw anything.
+        account.set_from_before();
         self.send(account, AccountEvent::Watch);
     }
 
