@@ -88,7 +88,11 @@ pub fn move_to(config: &Config, target: Place) -> Result<String, OpenError> {
     match store::move_state(&settings, target, &machine, certificates) {
         Ok(report) => Ok(report.to_string()),
         // They say by themselves where the state is.
-        Err(error @ (OpenError::Moved { .. } | OpenError::Unconfirmed(_))) => Err(error),
+        Err(
+            error @ (OpenError::Moved { .. }
+            | OpenError::NotMarked { .. }
+            | OpenError::Unconfirmed(_)),
+        ) => Err(error),
         Err(error) => Err(OpenError::MoveFailed { place, source: Box::new(error) }),
     }
 }

@@ -181,6 +181,16 @@ pub enum OpenError {
         /// The reason.
         source: Box<Self>,
     },
+    /// The state has moved, and the copy that is left is not marked.
+    #[error(
+        "the state has moved, but {place} could not be marked as a copy ({source}): do not start deltapush with it; run the command again"
+    )]
+    NotMarked {
+        /// The source, in words.
+        place: String,
+        /// The reason.
+        source: Box<Self>,
+    },
     /// The answer to a commit was lost.
     #[error(
         "the database has not confirmed the change, which may be done or not ({0}); run the command again"

@@ -45,7 +45,7 @@ pub trait CertificateFiles: Send + 'static {
 ///
 /// # Errors
 /// [`OpenError`]: one of the two is in use, damaged, moved already, or has another key; or the target has accounts. The source is
-/// as it was, and so is the target, unless the error says that its commit was not confirmed.
+/// as it was, and so is the target, unless the error is [`OpenError::Unconfirmed`] or [`OpenError::NotMarked`].
 pub fn move_state(
     settings: &StoreSettings,
     target: Place,
@@ -63,10 +63,14 @@ pub fn move_state(
         let file = file.transaction_with_behavior(TransactionBehavior::Immediate)?;
         schema::migrate(&file)?;
         match target {
-            Place::Database => moving.to_database(&file, database, certificates).and_then(|done| {
-                file.commit()?;
-                Ok(done)
-            }),
+            Place::Database => {
+                let report = moving.to_database(&file, database, certificates)?;
+                file.commit().map_err(|error| OpenError::NotMarked {
+                    place: moving.file.clone(),
+                    source: Box::new(error.into()),
+                })?;
+                Ok(report)
+            }
             Place::File => {
                 let report = moving.to_file(&file, database)?;
                 file.commit()?;
