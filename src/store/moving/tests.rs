@@ -15,8 +15,8 @@ const MACHINE: &str = "push-1";
 const NOW: DualTime = DualTime { wall: UnixTime(1_700_000_000), served: Uptime(5) };
 
 /// Tables that only nodes have, and columns that are computed.
-const OF_NODES: [&str; 7] =
-    ["accounts.slot", "events", "forwarded", "meta", "nodes", "shared", "slots"];
+const OF_NODES: [&str; 8] =
+    ["accounts.slot", "ended_nodes", "events", "forwarded", "meta", "nodes", "shared", "slots"];
 
 /// No certificates.
 struct NoFiles;
