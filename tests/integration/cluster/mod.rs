@@ -3,8 +3,10 @@
 
 mod balancer;
 mod certificates;
+mod commands;
 mod core;
 mod database;
+mod faults;
 mod moving;
 mod news;
 mod nodes;

@@ -44,6 +44,9 @@ async fn news_may_come_to_any_node_and_outlives_the_owner() {
         eprintln!("pushed after {} ms, told at {node}", took.as_millis());
         assert!(pushed && took < AT_ONCE, "{took:?} at {node} of {}", scene.owner_of(0));
     }
+    // A POST whose answer nobody has written may be repeated.
+    let waiting = "SELECT count(*) FROM tokens WHERE pending IS NOT NULL";
+    assert!(poll(PATIENCE, || scene.sql(waiting) == "0").await);
     let (owner, before) = (scene.owner_of(0), scene.pushes(0));
     block_in_place(|| scene.nodes[owner].deltapush.kill());
     scene.tell((owner + 1) % 3, 0);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use futures_util::StreamExt as _;
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
@@ -18,6 +20,7 @@ use super::super::faults::post::{self, Ports};
 use super::super::support::certs::Authority;
 use super::super::support::client::{Client, Reply, quoted};
 use super::super::support::deltapush::{Deltapush, Options};
+use super::super::support::dns::DnsServer;
 use super::super::support::dovecot::{Dovecot, Setup};
 use super::super::support::network::Network;
 use super::super::support::poll;
@@ -34,6 +37,15 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(40);
 /// Bound on the takeover of a dead node's accounts, with what a busy machine adds.
 pub(super) const TAKEOVER: Duration = Duration::from_secs(20);
 
+/// The name of the mail server, which each node's own DNS server knows at an address of its own.
+const MAIL_SERVER: &str = "mail.lab.test";
+
+/// The first of these addresses.
+const MAIL_NETWORK: u32 = u32::from_be_bytes([127, 0, 20, 1]);
+
+/// Clients that register tokens at once.
+const AT_ONCE: usize = 8;
+
 /// Slots in all.
 const SLOTS: usize = 1024;
 
@@ -45,6 +57,9 @@ pub(super) struct Node {
     pub(super) admin: ReservedPort,
     /// One network for each server of the database.
     pub(super) to_database: Vec<Arc<Network>>,
+    /// Its own way to the mail server, which has one name and port for all nodes.
+    pub(super) to_dovecot: Arc<Network>,
+    _dns: DnsServer,
 }
 
 /// Nodes with all that they need.
@@ -53,8 +68,8 @@ pub(super) struct ClusterScene {
     pub(super) nodes: Vec<Node>,
     pub(super) databases: Vec<Postgres>,
     pub(super) dovecot: Dovecot,
-    /// The way of all nodes to the mail server.
-    pub(super) to_dovecot: Arc<Network>,
+    /// The port of all ways to it.
+    mail_port: Arc<ReservedPort>,
     pub(super) notifications: Arc<Notifications>,
     pub(super) accounts: Vec<Account>,
     pub(super) delivered: Vec<Delivered>,
@@ -92,11 +107,11 @@ impl ClusterScene {
         let path = key.path().join("seal.key");
         fs::write(&path, BASE64_STANDARD.encode(random)).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-        let dovecot = Dovecot::exclusive(Setup::Vanilla);
+        let dovecot = Dovecot::naming(Setup::Vanilla, &[MAIL_SERVER]);
         Self {
             nodes: Vec::new(),
             databases,
-            to_dovecot: Arc::new(Network::start(dovecot.imaps).await),
+            mail_port: Arc::new(ReservedPort::new()),
             dovecot,
             notifications: Arc::new(Notifications::start().await),
             accounts: Vec::new(),
@@ -129,6 +144,11 @@ impl ClusterScene {
         for database in &self.databases {
             to_database.push(Arc::new(Network::start(database.port).await));
         }
+        let address = Ipv4Addr::from(MAIL_NETWORK + u32::try_from(self.nodes.len()).unwrap());
+        let port = Arc::clone(&self.mail_port);
+        let to_dovecot = Arc::new(Network::start_at(address, port, self.dovecot.imaps).await);
+        let dns = DnsServer::start();
+        dns.address(MAIL_SERVER, &address.to_string());
         let ports: Vec<_> = to_database.iter().map(|network| network.port).collect();
         let postgres = match is_node {
             true => format!("postgres: {}\n  ", self.databases[0].section_of(&ports)),
@@ -138,20 +158,21 @@ impl ClusterScene {
         let Authority { leaf_cert, leaf_key, .. } = &self.databases[0].authority;
         let admin = ReservedPort::new();
         let options = Options {
-            upstream: format!("imaps://localhost:{}", self.to_dovecot.port),
-            notify_url: format!("http://127.0.0.1:{}/notify", self.notifications.port),
+            upstream: format!("imaps://{MAIL_SERVER}:{}", self.mail_port.number()),
+            notify_url: format!("http://127.0.0.1:{}/notify?{name}", self.notifications.port),
             coalesce: self.coalesce,
             storage: format!("{postgres}key_file: {}", key.display()),
             certificate: format!("chain: {}\n  key: {}", leaf_cert.display(), leaf_key.display()),
             listener: "proxy_protocol: [127.0.0.1]",
             more: format!(
-                "node: {{name: {name}}}\nadmin:\n  address: 127.0.0.1:{}\n",
-                admin.number()
+                "node: {{name: {name}}}\nadmin:\n  address: 127.0.0.1:{}\n{}",
+                admin.number(),
+                dns.yaml()
             ),
             ..Options::dovecot(&self.dovecot)
         };
         let deltapush = block_in_place(|| Deltapush::start(&options));
-        self.nodes.push(Node { name, deltapush, admin, to_database });
+        self.nodes.push(Node { name, deltapush, admin, to_database, to_dovecot, _dns: dns });
     }
 
     /// The key that the nodes share.
@@ -234,13 +255,41 @@ impl ClusterScene {
         while index < count || !(0..self.nodes.len()).all(|node| self.has_account(node)) {
             assert!(index < 100, "accounts are not dealt among the nodes: {:?}", self.shares());
             let user = self.dovecot.user(&format!("cluster-{index}"));
-            let token = format!("openpgp:cluster-{index}");
-            let reply = self.register(index % self.nodes.len(), &user, &token).await;
-            assert!(reply.result.starts_with("OK"), "{reply:?}");
-            let tokens = vec![token];
-            self.accounts.push(Account { user, tokens, quiet: false, gets_replies: true });
+            let tokens = vec![format!("openpgp:cluster-{index}")];
+            let account = Account { user, tokens, quiet: false, gets_replies: true };
+            self.register_all(index, &account).await;
+            self.accounts.push(account);
             index += 1;
         }
+        self.wait_for_watches().await;
+    }
+
+    /// Adds `count` accounts, which `account` makes of their login names and numbers; waits until all are watched.
+    pub(super) async fn populate_with(
+        &mut self,
+        count: usize,
+        account: impl Fn(String, usize) -> Account,
+    ) {
+        self.accounts = (0..count)
+            .map(|index| account(self.dovecot.user(&format!("cluster-{index}")), index))
+            .collect();
+        let mut adding = futures_util::stream::iter(self.accounts.iter().enumerate())
+            .map(|(index, account)| self.register_all(index, account))
+            .buffer_unordered(AT_ONCE);
+        while adding.next().await.is_some() {}
+        drop(adding);
+        self.wait_for_watches().await;
+    }
+
+    /// Registers all tokens of an account, at the nodes in turn.
+    async fn register_all(&self, index: usize, account: &Account) {
+        for token in &account.tokens {
+            let reply = self.register(index % self.nodes.len(), &account.user, token).await;
+            assert!(reply.result.starts_with("OK"), "{reply:?}");
+        }
+    }
+
+    async fn wait_for_watches(&self) {
         for account in &self.accounts {
             self.dovecot.wait_for_watch(&account.user, 1).await;
         }

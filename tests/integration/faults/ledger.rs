@@ -202,7 +202,11 @@ mod tests {
             delivered(1, Kind::News, 20),
             delivered(2, Kind::Seen, 21),
         ];
-        let accepted = |token: &str, seconds| Accepted { at: at(seconds), token: token.to_owned() };
+        let accepted = |token: &str, seconds| Accepted {
+            at: at(seconds),
+            token: token.to_owned(),
+            from: String::new(),
+        };
         let good = [accepted("2", 12), accepted("1", 11), accepted("2", 20)];
         let tally = compare(&accounts, &delivered, &good, nobody);
         assert_eq!((tally.deserving, tally.owed, tally.surplus), (3, 5, 0), "{tally:?}");

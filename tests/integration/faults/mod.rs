@@ -14,7 +14,7 @@ mod news;
 pub(crate) mod notifications;
 mod phone;
 pub(crate) mod post;
-mod weather;
+pub(crate) mod weather;
 
 use std::collections::BTreeSet;
 use std::env;

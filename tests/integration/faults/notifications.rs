@@ -42,6 +42,8 @@ pub(crate) struct Accepted {
     pub(crate) at: Instant,
     /// The request's body.
     pub(crate) token: String,
+    /// The query of its URL, by which a test tells the senders apart.
+    pub(crate) from: String,
 }
 
 /// A running server. It ends with the test's runtime.
@@ -123,7 +125,11 @@ async fn receive(
         }
     };
     if status.is_success() {
-        shared.accepted.lock().unwrap().push(Accepted { at, token });
+        shared.accepted.lock().unwrap().push(Accepted {
+            at,
+            token,
+            from: uri.query().unwrap_or_default().to_owned(),
+        });
     } else {
         *shared.refused.lock().unwrap() += 1;
     }

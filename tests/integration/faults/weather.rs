@@ -23,7 +23,7 @@ pub(crate) type Count = BTreeMap<&'static str, usize>;
 pub(crate) struct Span(pub(crate) u64, pub(crate) u64);
 
 impl Span {
-    async fn pass(self, rng: &mut Rng) {
+    pub(crate) async fn pass(self, rng: &mut Rng) {
         sleep(Duration::from_millis(rng.u64(self.0..=self.1))).await;
     }
 }
@@ -89,7 +89,7 @@ pub(crate) enum MailFault {
 }
 
 /// Those that matter to a source of new mail. Where the mail server tells, they leave time for the faults of deltapush.
-pub(crate) fn mail_faults(source: Source) -> &'static [MailFault] {
+pub(super) fn mail_faults(source: Source) -> &'static [MailFault] {
     use MailFault::*;
     match source {
         Source::Idle(_) => {
@@ -173,7 +173,7 @@ pub(crate) enum PushFault {
 }
 
 /// Those that a run takes. Posts are the same whatever the source of new mail is.
-pub(crate) fn push_faults(source: Source, flaky: bool) -> Vec<PushFault> {
+pub(super) fn push_faults(source: Source, flaky: bool) -> Vec<PushFault> {
     use PushFault::{BlackHole, CutAll, HalfOpen, Unreachable};
     let failing = PushFault::Day(Day::Failing, "notification server answers 500");
     if matches!(source, Source::News(_)) {
@@ -242,7 +242,8 @@ pub(crate) async fn pushes(
     count
 }
 
-fn draw<T: Copy>(bag: &mut Vec<T>, all: &[T], rng: &mut Rng) -> T {
+/// Draws out of a bag, which is filled again when it is empty.
+pub(crate) fn draw<T: Copy>(bag: &mut Vec<T>, all: &[T], rng: &mut Rng) -> T {
     if bag.is_empty() {
         bag.extend_from_slice(all);
         rng.shuffle(bag);

@@ -178,14 +178,20 @@ impl Deltapush {
     /// SIGTERM, and the exit status; fails if the program does not end by itself.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
-        let deadline = Instant::now() + Duration::from_secs(30);
+        self.ends()
+    }
+
+    /// Its exit status; fails if the program does not end by itself.
+    pub(crate) fn ends(&mut self) -> ExitStatus {
+        // Other nodes take over for 20 s, and a database that is away takes its time.
+        let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("deltapush does not end after SIGTERM");
+        panic!("deltapush does not end after SIGTERM\n{}", self.log());
     }
 
     /// SIGKILL: no last words.
@@ -196,8 +202,33 @@ impl Deltapush {
 
     /// Starts the program after [`terminate`](Self::terminate) or [`kill`](Self::kill).
     pub(crate) fn start_again(&mut self) {
-        self.child = spawn(self.dir.path(), self.trace, self.disk.as_ref(), &self.output);
+        self.spawn_again();
         self.wait_until_ready();
+    }
+
+    /// The same where the database may be away: as systemd does, it starts the program again that ends for a reason that may
+    /// pass.
+    pub(crate) fn start_at_last(&mut self) {
+        const EX_TEMPFAIL: i32 = 75;
+        self.spawn_again();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !wait_for_port(self.imaps, Duration::from_millis(200)) {
+            let ended = self.child.try_wait().unwrap();
+            assert!(
+                Instant::now() < deadline
+                    && ended.is_none_or(|ended| ended.code() == Some(EX_TEMPFAIL)),
+                "it does not start (ended: {ended:?})"
+            );
+            if ended.is_some() {
+                std::thread::sleep(Duration::from_millis(300));
+                self.spawn_again();
+            }
+        }
+        self.wait_until_ready();
+    }
+
+    fn spawn_again(&mut self) {
+        self.child = spawn(self.dir.path(), self.trace, self.disk.as_ref(), &self.output);
     }
 
     /// The PEM file of the self-signed certificate that clients are to trust.

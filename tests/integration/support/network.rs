@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ pub(crate) struct Network {
 }
 
 struct Shared {
-    server: u16,
+    server: AtomicU16,
     /// Treatment of the next connections.
     manner: Mutex<Manner>,
     connections: Mutex<Vec<watch::Sender<Manner>>>,
@@ -57,17 +58,27 @@ struct Shared {
 impl Network {
     /// A network in front of what listens on `server`.
     pub(crate) async fn start(server: u16) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, Arc::new(ReservedPort::new()), server).await
+    }
+
+    /// The same at another address of loopback, on a port that is reserved: networks of several clients have one name and port in
+    /// common.
+    pub(crate) async fn start_at(address: Ipv4Addr, port: Arc<ReservedPort>, server: u16) -> Self {
         let shared = Arc::new(Shared {
-            server,
+            server: AtomicU16::new(server),
             manner: Mutex::new(Manner::Clear),
             connections: Mutex::default(),
         });
-        let reserved = ReservedPort::new();
-        let port = reserved.number();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.unwrap();
         let (reachable, receiver) = watch::channel(true);
-        tokio::spawn(listen(listener, reserved, Arc::clone(&shared), receiver));
-        Self { port, shared, reachable }
+        let number = port.number();
+        let listener = TcpListener::bind((address, number)).await.unwrap();
+        tokio::spawn(listen(listener, (address, port), Arc::clone(&shared), receiver));
+        Self { port: number, shared, reachable }
+    }
+
+    /// The next connections lead to another server.
+    pub(crate) fn lead_to(&self, server: u16) {
+        self.shared.server.store(server, Ordering::SeqCst);
     }
 
     /// Treats all connections like this, those to come, too.
@@ -118,7 +129,7 @@ impl Shared {
 
 async fn listen(
     mut listener: TcpListener,
-    port: ReservedPort,
+    (address, port): (Ipv4Addr, Arc<ReservedPort>),
     shared: Arc<Shared>,
     mut reachable: watch::Receiver<bool>,
 ) {
@@ -136,7 +147,8 @@ async fn listen(
             Some(Ok((client, _))) => {
                 let (sender, manner) = watch::channel(*shared.manner.lock().unwrap());
                 shared.connections.lock().unwrap().push(sender);
-                tokio::spawn(connection(client, shared.server, manner));
+                let server = shared.server.load(Ordering::SeqCst);
+                tokio::spawn(connection(client, server, manner));
             }
             Some(Err(_)) => sleep(Duration::from_millis(10)).await,
             None => {
@@ -145,7 +157,7 @@ async fn listen(
                 if reachable.wait_for(|reachable| *reachable).await.is_err() {
                     return;
                 }
-                listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port.number())).await.unwrap();
+                listener = TcpListener::bind((address, port.number())).await.unwrap();
             }
         }
     }

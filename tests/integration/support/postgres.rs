@@ -183,6 +183,15 @@ impl Postgres {
         self.wait_until_ready();
     }
 
+    /// Lets a standby receive nothing any more: it falls behind.
+    pub(crate) fn stop_following(&self) {
+        self.sql("postgres", "ALTER SYSTEM SET primary_conninfo = ''");
+        self.sql("postgres", "SELECT pg_reload_conf()");
+        until("the standby receives nothing", || {
+            self.sql("postgres", "SELECT count(*) FROM pg_stat_wal_receiver") == "0"
+        });
+    }
+
     /// Lets a standby take writes from now on.
     pub(crate) fn promote(&self) {
         assert_eq!(self.sql("postgres", "SELECT pg_promote(true, 30)"), "t", "{}", self.log());
