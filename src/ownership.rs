@@ -108,8 +108,8 @@ impl Ownership {
         (epoch > 0 && shared.is_held()).then_some(Epoch(epoch))
     }
 
-    /// From this time on, [as other machines have it](clock::elsewhere), the node owns nothing, unless it is moved on. Until it is
-    /// set there is no such time.
+    /// From this time on the node owns nothing, unless the time is moved on. It also comes while the machine is suspended, as for
+    /// other machines. Until it is set there is no such time.
     pub fn hold_until(&self, end: Instant) {
         let Some(shared) = &self.0 else { return };
         let after = end.saturating_duration_since(shared.start).as_micros();
