@@ -164,21 +164,12 @@ impl<'a> WatchSession<'a> {
                 yield_now().await;
                 continue;
             }
-            match self.next_event(&mut received).await? {
-                SessionEvent::Received(0) => {
-                    return Err(IdleFailure::Bye("without a reason".into()).into());
-                }
-                SessionEvent::Received(_) => self.account.watch.note_activity(),
-                SessionEvent::Due => self.machine.handle(IdleInput::Tick, now(), &mut actions),
-                SessionEvent::ReturnRequested(to) => {
-                    self.return_to = Some(to);
-                    self.machine.handle(IdleInput::Release, now(), &mut actions);
-                }
-                SessionEvent::Logout => {
-                    Box::pin(self.log_out(&mut actions)).await?;
-                    return Err(WatchEnd::Shutdown);
-                }
+            let event = self.next_event(&mut received).await?;
+            if let SessionEvent::Logout = event {
+                Box::pin(self.log_out(&mut actions)).await?;
+                return Err(WatchEnd::Shutdown);
             }
+            self.take_in(event, &mut actions)?;
         }
     }
 
@@ -190,6 +181,27 @@ impl<'a> WatchSession<'a> {
             Some(to) = requested(&mut self.return_requests) => SessionEvent::ReturnRequested(to),
             () = self.logout.cancelled() => SessionEvent::Logout,
         })
+    }
+
+    /// Takes an event in. A logout is the caller's.
+    fn take_in(
+        &mut self,
+        event: SessionEvent,
+        actions: &mut Vec<IdleAction>,
+    ) -> Result<(), WatchEnd> {
+        match event {
+            SessionEvent::Received(0) => {
+                return Err(IdleFailure::Bye("without a reason".into()).into());
+            }
+            SessionEvent::Received(_) => self.account.watch.note_activity(),
+            SessionEvent::Due => self.machine.handle(IdleInput::Tick, now(), actions),
+            SessionEvent::ReturnRequested(to) => {
+                self.return_to = Some(to);
+                self.machine.handle(IdleInput::Release, now(), actions);
+            }
+            SessionEvent::Logout => {}
+        }
+        Ok(())
     }
 
     /// Logs out, and waits until the server has closed the connection. The caller limits the time.
@@ -377,18 +389,7 @@ impl<'a> WatchSession<'a> {
         later: &mut VecDeque<IdleAction>,
     ) -> Result<(), WatchEnd> {
         let mut actions = Vec::new();
-        match event? {
-            SessionEvent::Received(0) => {
-                return Err(IdleFailure::Bye("without a reason".into()).into());
-            }
-            SessionEvent::Received(_) => self.account.watch.note_activity(),
-            SessionEvent::Due => self.machine.handle(IdleInput::Tick, now(), &mut actions),
-            SessionEvent::ReturnRequested(to) => {
-                self.return_to = Some(to);
-                self.machine.handle(IdleInput::Release, now(), &mut actions);
-            }
-            SessionEvent::Logout => {}
-        }
+        self.take_in(event?, &mut actions)?;
         while !received.is_empty() {
             self.respond(received, &mut actions)?;
             yield_now().await;
