@@ -28,7 +28,7 @@ impl Kind {
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) name: &'static str,
-    /// What its rows are called for people.
+    /// The name of its rows, for people.
     pub(super) label: &'static str,
     /// The columns by which rows are ordered, in the same way in each database.
     order: &'static str,

@@ -1,15 +1,13 @@
 //! The check of a state in a database: changes nothing, and works while nodes use it.
 
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::watch;
 
 use super::super::check::{counted, damaged};
-use super::super::postgres_connector::PostgresConnector;
 use super::super::sql::{self, Sql, values};
 use super::super::{
     CredentialStorage, KeyReport, OpenError, StateReport, StoreSettings, key, mark,
 };
-use super::link::{Link, Role, Session};
+use super::link::{Link, Session};
 use super::{Schema, open, schema};
 
 /// Looks through the state in the database of `settings`. Blocks, in a thread of its own.
@@ -31,12 +29,7 @@ pub fn check_shared(settings: &StoreSettings) -> Result<StateReport, OpenError> 
 async fn look(settings: StoreSettings) -> Result<StateReport, OpenError> {
     let Some(postgres) = settings.postgres.clone() else { return Err(OpenError::Postgres) };
     let place = postgres.url.to_string();
-    let connector = PostgresConnector::new(postgres)
-        .map_err(|error| OpenError::Unavailable(error.to_string()))?;
-    let (news, failing) = (watch::Sender::new(0), watch::Sender::new(false));
-    let link = Link::open(connector, Role::Statements, news, failing).await?;
-    let session = link.session().await;
-    let session = session.map_err(|error| OpenError::Unavailable(error.to_string()))?;
+    let (_link, session) = Link::for_command(postgres).await?;
     let check = move |runtime: &Handle| report(runtime, &session, &settings.credentials);
     Ok(StateReport { place, ..open::on_thread(check).await? })
 }

@@ -11,7 +11,7 @@ use tokio_postgres::{AsyncMessage, Client, Statement};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::super::postgres_connector::{Driven, PostgresConnector, explain};
-use super::super::{OpenError, StoreError};
+use super::super::{OpenError, PostgresSettings, StoreError};
 use crate::backoff::{GrowingWait, around};
 
 /// Pauses between attempts to connect again.
@@ -92,6 +92,22 @@ impl Link {
         let ended = keeper.connect().await.map_err(OpenError::Unavailable)?;
         tokio::spawn(keeper.keep(ended));
         Ok(Self { state: receiver, _open: stop.drop_guard() })
+    }
+
+    /// Connects for one command, which holds the link as long as it uses the connection.
+    ///
+    /// # Errors
+    /// [`OpenError::Unavailable`]: there is no connection, and why.
+    pub(super) async fn for_command(
+        settings: PostgresSettings,
+    ) -> Result<(Self, Arc<Session>), OpenError> {
+        let connector = PostgresConnector::new(settings)
+            .map_err(|error| OpenError::Unavailable(error.to_string()))?;
+        let (news, failing) = (watch::Sender::new(0), watch::Sender::new(false));
+        let link = Self::open(connector, Role::Statements, news, failing).await?;
+        let session = link.session().await;
+        let session = session.map_err(|error| OpenError::Unavailable(error.to_string()))?;
+        Ok((link, session))
     }
 
     /// The connection. Waits a moment for one that is being opened again.

@@ -1,12 +1,10 @@
 //! Work of a command on the database while no node uses it: one transaction, which keeps nodes from starting and from writing.
 
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::watch;
 
-use super::super::postgres_connector::PostgresConnector;
 use super::super::sql::{PostgresSql, Sql, values};
 use super::super::{OpenError, StoreSettings};
-use super::link::{Link, Role};
+use super::link::Link;
 use super::schema::{self, Schema};
 use super::{check, open};
 
@@ -52,12 +50,7 @@ async fn connected<T: Send + 'static>(
     work: impl FnOnce(&PostgresSql<'_>) -> Result<T, OpenError> + Send + 'static,
 ) -> Result<T, OpenError> {
     let Some(postgres) = settings.postgres else { return Err(OpenError::NoDatabase) };
-    let connector = PostgresConnector::new(postgres)
-        .map_err(|error| OpenError::Unavailable(error.to_string()))?;
-    let (news, failing) = (watch::Sender::new(0), watch::Sender::new(false));
-    let link = Link::open(connector, Role::Statements, news, failing).await?;
-    let session = link.session().await;
-    let session = session.map_err(|error| OpenError::Unavailable(error.to_string()))?;
+    let (_link, session) = Link::for_command(postgres).await?;
     let locked = move |runtime: &Handle| {
         let client = session.client.blocking_lock();
         let connection = PostgresSql { runtime, session: &session, client: &client };
