@@ -43,6 +43,11 @@ impl Process {
         self.field("smaps_rollup", "Pss:")
     }
 
+    /// The part of it that is no file, so that other processes of the same program change nothing, in bytes.
+    pub(crate) fn anonymous(&self) -> Result<u64> {
+        self.field("smaps_rollup", "Pss_Anon:")
+    }
+
     /// The number of its open sockets.
     pub(crate) fn sockets(&self) -> Result<usize> {
         let is_socket = |file: &PathBuf| {

@@ -2,29 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use deltapush::account::AccountId;
-use deltapush::credentials::Credentials;
-use deltapush::push::registry::Registry;
-use deltapush::secret::DeviceToken;
 use deltapush::store::StoreSettings;
-use tokio::task::JoinSet;
 
-/// Accounts that are registered at the same time.
-const AT_ONCE: usize = 256;
+use crate::common::accounts;
+use crate::common::deltapush::Deltapush;
 
 /// The program, and its folder.
-pub(crate) struct Program {
-    folder: PathBuf,
-    child: Option<Child>,
-}
-
-/// The token of an account.
-pub(crate) fn token(account: usize) -> String {
-    format!("openpgp:device-of-account-{account}")
-}
+pub(crate) struct Program(Deltapush);
 
 impl Program {
     /// Makes the folder's content, with `pace` in the configuration; nothing runs yet.
@@ -39,49 +26,25 @@ impl Program {
         pace: &str,
     ) -> Result<Self> {
         let settings = StoreSettings::sealed(folder.join("state"));
-        let (registry, _events, _news) = Registry::open(&settings)?;
-        let mut registering = JoinSet::new();
-        for account in 0..accounts {
-            if registering.len() >= AT_ONCE {
-                registering.join_next().await.context("none is left")???;
-            }
-            registering.spawn(register(registry.clone(), upstream.name(), account));
-        }
-        while let Some(registered) = registering.join_next().await {
-            registered??;
-        }
-        registry.close().await;
+        let id = |account| AccountId::new(&format!("u{account}@lab.test"), &upstream.name());
+        accounts::register(&settings, accounts, id).await?;
         fs::write(folder.join("config.yaml"), configuration(upstream, notify_url, pace))?;
-        Ok(Self { folder: folder.to_owned(), child: None })
+        Ok(Self(Deltapush::new(folder)))
     }
 
-    /// Starts it.
+    /// Starts it, from the main thread.
     pub(crate) fn start(&mut self) -> Result<()> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_deltapush"));
-        command.arg("--config").arg(self.folder.join("config.yaml")).arg("run");
-        self.child = Some(command.stdin(Stdio::null()).spawn()?);
-        Ok(())
+        self.0.start()
     }
 
     /// SIGKILL: no last words.
     pub(crate) fn kill(&mut self) -> Result<()> {
-        if let Some(mut child) = self.child.take() {
-            child.kill()?;
-            child.wait()?;
-        }
-        Ok(())
+        self.0.kill()
     }
 
     /// Its process.
     pub(crate) fn pid(&self) -> Result<u32> {
-        Ok(self.child.as_ref().context("it does not run")?.id())
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // Fails only if it has ended already.
-        let _ = self.kill();
+        self.0.pid()
     }
 }
 
@@ -105,13 +68,6 @@ impl Upstream {
             None => format!("imap+plain://{}", self.name()),
         }
     }
-}
-
-async fn register(registry: Registry, upstream: String, account: usize) -> Result<()> {
-    let user = format!("u{account}@lab.test");
-    let credentials = Credentials::new(user.as_str(), b"sesame".to_vec());
-    let token = DeviceToken::new(token(account).as_bytes())?;
-    Ok(registry.register(&AccountId::new(&user, &upstream), &credentials, &token).await?)
 }
 
 fn configuration(upstream: &Upstream, notify_url: &str, pace: &str) -> String {

@@ -24,22 +24,35 @@ pub(crate) struct LoadServer {
 
 /// State that all sessions share.
 pub(super) struct Shared {
-    /// The number of messages of each account.
-    pub(super) inboxes: Vec<watch::Sender<u32>>,
-    /// Accounts' sessions in IDLE.
-    idle: AtomicUsize,
+    pub(super) inboxes: Vec<Inbox>,
+    /// Accounts with a session in IDLE.
+    watched: AtomicUsize,
     /// When each connection was accepted.
     accepted: Mutex<Vec<Instant>>,
     /// Changes when all connections are to be cut.
     cuts: watch::Sender<u32>,
 }
 
+/// The INBOX of an account.
+pub(super) struct Inbox {
+    /// The number of messages.
+    pub(super) messages: watch::Sender<u32>,
+    /// The account's sessions in IDLE.
+    idle: AtomicUsize,
+}
+
+impl Inbox {
+    fn new() -> Self {
+        Self { messages: watch::Sender::new(1), idle: AtomicUsize::new(0) }
+    }
+}
+
 impl LoadServer {
     /// With so many accounts, on a port that is free.
     pub(crate) fn start(accounts: usize, tls: Option<TlsAcceptor>) -> Result<Self> {
         let shared = Arc::new(Shared {
-            inboxes: (0..accounts).map(|_| watch::Sender::new(1)).collect(),
-            idle: AtomicUsize::new(0),
+            inboxes: (0..accounts).map(|_| Inbox::new()).collect(),
+            watched: AtomicUsize::new(0),
             accepted: Mutex::default(),
             cuts: watch::Sender::new(0),
         });
@@ -60,14 +73,14 @@ impl LoadServer {
         Ok(Self { port, shared })
     }
 
-    /// The number of watched mailboxes.
+    /// The number of accounts that are watched, by one session or more.
     pub(crate) fn watched(&self) -> usize {
-        self.shared.idle.load(Ordering::Relaxed)
+        self.shared.watched.load(Ordering::Relaxed)
     }
 
     /// A message comes for an account.
     pub(crate) fn deliver(&self, account: usize) {
-        self.shared.inboxes[account].send_modify(|messages| *messages += 1);
+        self.shared.inboxes[account].messages.send_modify(|messages| *messages += 1);
     }
 
     /// Resets all connections.
@@ -114,17 +127,25 @@ async fn connection(tcp: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Shared
 }
 
 /// Counts an account's session as one in IDLE for as long as it lives.
-pub(super) struct Idle<'a>(&'a Shared);
+pub(super) struct Idle<'a> {
+    inbox: &'a Inbox,
+    watched: &'a AtomicUsize,
+}
 
 impl<'a> Idle<'a> {
-    pub(super) fn new(shared: &'a Shared) -> Self {
-        shared.idle.fetch_add(1, Ordering::Relaxed);
-        Self(shared)
+    pub(super) fn new(shared: &'a Shared, account: usize) -> Self {
+        let (inbox, watched) = (&shared.inboxes[account], &shared.watched);
+        if inbox.idle.fetch_add(1, Ordering::SeqCst) == 0 {
+            watched.fetch_add(1, Ordering::SeqCst);
+        }
+        Self { inbox, watched }
     }
 }
 
 impl Drop for Idle<'_> {
     fn drop(&mut self) {
-        self.0.idle.fetch_sub(1, Ordering::Relaxed);
+        if self.inbox.idle.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.watched.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }

@@ -65,8 +65,8 @@ pub(super) struct Session<'a, S> {
     /// Output to come; it leaves when nothing more is at hand.
     out: Vec<u8>,
     shared: &'a Shared,
-    /// The account's INBOX.
-    inbox: Option<watch::Receiver<u32>>,
+    /// The account, and the number of messages in its INBOX.
+    inbox: Option<(usize, watch::Receiver<u32>)>,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
@@ -102,8 +102,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 } else {
                     self.authenticate(arguments).await?
                 };
-                self.inbox = account(&user)
-                    .and_then(|account| Some(self.shared.inboxes.get(account)?.subscribe()));
+                self.inbox = account(&user).and_then(|account| {
+                    Some((account, self.shared.inboxes.get(account)?.messages.subscribe()))
+                });
                 self.queue(&format!("{tag} OK [{AFTER_LOGIN}] logged in\r\n"));
                 return Ok(());
             }
@@ -220,12 +221,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     async fn idle(&mut self) -> Result<()> {
         self.queue("+ idling\r\n");
         self.flush().await?;
-        let Some(mut inbox) = self.inbox.clone() else {
+        let Some((account, mut inbox)) = self.inbox.clone() else {
             self.line().await?;
             return Ok(());
         };
         let shared = self.shared;
-        let _idle = Idle::new(shared);
+        let _idle = Idle::new(shared, account);
         loop {
             let mut line = String::new();
             let news = tokio::select! {
@@ -249,7 +250,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
 
     /// The number of messages. A number asked for here is no news any more.
     fn messages(&mut self) -> u32 {
-        self.inbox.as_mut().map_or(MESSAGES, |inbox| *inbox.borrow_and_update())
+        self.inbox.as_mut().map_or(MESSAGES, |(_, inbox)| *inbox.borrow_and_update())
     }
 
     async fn line(&mut self) -> Result<String> {

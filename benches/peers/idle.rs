@@ -15,9 +15,9 @@ use super::figures::{Better, Figure, Row, Series, kib, number};
 use super::options::Options;
 use super::upstream::Upstream;
 use super::{limits, load, measure};
+use crate::common::accounts::token;
 use crate::common::client::Client;
 use crate::common::tls::{Authority, Order};
-use crate::program;
 
 /// Sessions that are opened before anything is measured, so that what is made once is there.
 const WARM_UP: usize = 16;
@@ -198,7 +198,7 @@ async fn open(
             Manner::Plain => {}
             Manner::Compressed => client.compress().await?,
             Manner::WithToken => {
-                let token = program::token(number);
+                let token = token(number);
                 client
                     .command(&format!("SETMETADATA INBOX (/private/devicetoken \"{token}\")"))
                     .await?;

@@ -14,8 +14,7 @@ use super::support::dovecot::{Dovecot, Setup, message};
 use super::support::lmtp;
 use super::support::news::{self, Hook};
 
-/// Time after which a push counts as missing. If a user's inotify instances are used up, by other tests for example, Dovecot
-/// looks for new mail every 30 s only.
+/// Time after which a push counts as missing.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two deliveries, in milliseconds, at random: Dovecot bundles news, and the pace of the benchmark must not meet its

@@ -7,9 +7,10 @@ use anyhow::{Result, ensure};
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
+use super::common::accounts::token;
 use super::common::process::Process;
 use super::common::server::LoadServer;
-use super::program::{Program, Upstream, token};
+use super::program::{Program, Upstream};
 use super::support::certs::Authority;
 use super::support::notify::NotifyServer;
 

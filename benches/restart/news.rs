@@ -11,9 +11,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::common::accounts::token;
 use super::common::process::Process;
 use super::common::server::LoadServer;
-use super::program::{Program, Upstream, token};
+use super::program::{Program, Upstream};
 use super::support::notify::NotifyServer;
 use super::support::ports::{ReservedPort, wait_for_port};
 
