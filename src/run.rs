@@ -372,16 +372,23 @@ impl Server {
         tasks.spawn(keep_known_logins(gate, registry.clone(), stop.clone()));
         let stop_pushing = CancellationToken::new();
         let mut pushing = tokio::spawn(notifier.run(stop_pushing.clone().cancelled_owned()));
-        let member = node.map(|node| node.join(reporter, &stop));
+        let mut member = node.map(|node| node.join(reporter, &stop));
 
+        let member_ended = async {
+            match &mut member {
+                Some(member) => member.ended().await,
+                None => std::future::pending().await,
+            }
+        };
         let ended = tokio::select! {
             () = shutdown => None,
+            () = member_ended => Some("the membership among the nodes ended by itself"),
             _ = &mut pushing => Some("the notifier ended by itself"),
             _ = &mut watching => Some("the watches ended by themselves"),
         };
         info!("shutting down");
         stop_clients.cancel();
-        if let Some(member) = member {
+        if let Some(member) = &mut member {
             member.leave().await;
         }
         stop.cancel();

@@ -1,21 +1,18 @@
 //! Calls of the keeper, in order, on a task of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::sleep;
 use tracing::warn;
 
 use super::SlotKeeper;
 use super::lease::LeaseInput;
+use super::takes::Takes;
 use crate::ownership::{Epoch, Ownership, Slot};
 
 /// Length of the queue. A keeper that is so far behind holds the lease up: it is not renewed, and other nodes take over.
 const QUEUE: usize = 256;
-/// Pause after slots could not be taken.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// A call of the keeper.
 #[derive(Debug)]
@@ -47,11 +44,11 @@ impl KeeperCalls {
     }
 
     pub(super) async fn push(&self, call: KeeperCall) {
-        // The task ends when this is dropped.
+        // If the task has ended, the receiver of its inputs says so.
         let _ = self.queue.send(call).await;
     }
 
-    /// Waits for the calls that are left.
+    /// Waits for the calls that are left, but for slots that could not be taken yet.
     pub(super) async fn finish(self) {
         drop(self.queue);
         let _ = self.task.await;
@@ -64,13 +61,22 @@ async fn serve<K: SlotKeeper>(
     mut calls: mpsc::Receiver<KeeperCall>,
     answers: mpsc::Sender<LeaseInput>,
 ) {
-    // Ends with this function.
-    let mut beside = JoinSet::new();
-    while let Some(call) = calls.recv().await {
+    // Both end with this function.
+    let (mut takes, mut beside) = (Takes::new(keeper.as_ref(), &ownership), JoinSet::new());
+    loop {
+        let call = tokio::select! {
+            // Takes begin before any later call.
+            biased;
+            () = takes.go_on() => continue,
+            call = calls.recv() => call,
+        };
+        let Some(call) = call else { return };
         while beside.try_join_next().is_some() {}
         let (keeper, answers) = (Arc::clone(&keeper), answers.clone());
         match call {
             KeeperCall::Prepare(slots) => {
+                // In order: a preparation that begins after its slots were dropped loads nothing.
+                keeper.want(&slots);
                 beside.spawn(async move {
                     if let Err(error) = keeper.prepare(slots.clone()).await {
                         // They are loaded again when they are taken.
@@ -80,35 +86,23 @@ async fn serve<K: SlotKeeper>(
                 });
             }
             KeeperCall::Settle(slots) => {
+                // They are dropped next, or lapse.
+                takes.withdraw(&slots);
                 beside.spawn(async move {
                     keeper.settle(slots.clone()).await;
                     let _ = answers.send(LeaseInput::Settled(slots)).await;
                 });
             }
-            KeeperCall::Take(slots) => take(keeper.as_ref(), &ownership, slots).await,
-            KeeperCall::Drop(slots) => SlotKeeper::drop(keeper.as_ref(), slots),
-            KeeperCall::Lapse(slots) => keeper.lapse(slots),
-            KeeperCall::Share(nodes) => keeper.share(nodes),
-        }
-    }
-}
-
-/// Until it is done, or the slots are not owned any more.
-async fn take<K: SlotKeeper>(keeper: &K, ownership: &Ownership, mut slots: Vec<(Slot, Epoch)>) {
-    loop {
-        slots.retain(|(slot, epoch)| ownership.epoch(*slot) == Some(*epoch));
-        if slots.is_empty() {
-            return;
-        }
-        match keeper.take(slots.iter().map(|(slot, _)| *slot).collect()).await {
-            Ok(()) => return,
-            Err(error) => {
-                warn!(
-                    slots = slots.len(),
-                    "accounts cannot be loaded, and are tried again: {error}"
-                );
-                sleep(PAUSE).await;
+            KeeperCall::Take(slots) => takes.add(slots),
+            KeeperCall::Drop(slots) => {
+                takes.withdraw(&slots);
+                SlotKeeper::drop(keeper.as_ref(), slots);
             }
+            KeeperCall::Lapse(slots) => {
+                takes.withdraw(&slots);
+                keeper.lapse(slots);
+            }
+            KeeperCall::Share(nodes) => keeper.share(nodes),
         }
     }
 }

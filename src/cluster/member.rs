@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
 use super::SlotKeeper;
 use super::changes::NodeChange;
@@ -15,10 +13,7 @@ use super::membership::{LeaseDatabase, Membership};
 use super::view::ClusterView;
 use crate::ownership::Ownership;
 use crate::store::lease_rows::NodeIdentity;
-use crate::store::{EventLog, NodeId, Store, StoreError, StoredEvent};
-
-/// Pause after the event log could not be read.
-const PAUSE: Duration = Duration::from_secs(1);
+use crate::store::{NodeId, Store, StoreError};
 
 /// A node, as people and the database call it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,30 +25,22 @@ pub struct NodeName {
 }
 
 /// Makes the node of `view` a member of those that share the state, until it has left: it begins to leave when `leave` is
-/// cancelled, and that takes half a minute at most. The view follows.
-///
-/// # Errors
-/// [`StoreError`] if the state is not shared.
+/// cancelled, and that takes half a minute at most. The view follows. The node's reader of the event log notifies `changed` when
+/// another node has changed rows of slots; a change that it misses is seen at the next renewal.
 pub async fn serve<K: SlotKeeper>(
     store: Store,
     view: ClusterView,
     ownership: Ownership,
     keeper: Arc<K>,
+    changed: Arc<Notify>,
     leave: CancellationToken,
-) -> Result<(), StoreError> {
+) {
     let settings = LeaseSettings::default();
-    let changed = Arc::new(Notify::new());
-    let follow = follow(store.event_log()?, Arc::clone(&changed));
     let NodeName { id, name } = view.me().clone();
     let identity = NodeIdentity { id, name, lease: settings.lease };
     let rows = SharedRows { store, identity, limit: settings.limit, view: view.clone() };
     let database = Arc::new(rows);
-    let member = Membership::serve((view, settings), database, ownership, keeper, changed, leave);
-    tokio::select! {
-        () = member => {}
-        () = follow => {}
-    }
-    Ok(())
+    Membership::serve((view, settings), database, ownership, keeper, changed, leave).await;
 }
 
 /// The rows in PostgreSQL.
@@ -70,25 +57,5 @@ impl LeaseDatabase for SharedRows {
         let facts = answer.facts.clone();
         self.view.saw(answer).iter().for_each(NodeChange::log);
         Ok(facts)
-    }
-}
-
-/// Tells of each change of the rows by another node. One that is lost is seen at the next renewal.
-async fn follow(mut log: EventLog, changed: Arc<Notify>) {
-    loop {
-        match log.read().await {
-            Ok(events) => {
-                let are_news =
-                    |event: &_| matches!(event, StoredEvent::Slots | StoredEvent::Rewound);
-                if events.iter().any(are_news) {
-                    changed.notify_one();
-                }
-            }
-            Err(error) => {
-                debug!("the event log cannot be read: {error}");
-                sleep(PAUSE).await;
-            }
-        }
-        log.changed().await;
     }
 }

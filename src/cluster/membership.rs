@@ -55,8 +55,8 @@ pub(crate) struct Membership<D> {
 }
 
 impl<D: LeaseDatabase> Membership<D> {
-    /// Joins, and serves until the node has left. It begins to leave when `leave` is cancelled. `changed` is notified when
-    /// another node has changed the rows.
+    /// Joins, and serves until the node has left, or the keeper has ended by a panic. It begins to leave when `leave` is
+    /// cancelled. `changed` is notified when another node has changed the rows.
     pub(crate) async fn serve<K: SlotKeeper>(
         (view, settings): (ClusterView, LeaseSettings),
         database: Arc<D>,
@@ -107,7 +107,11 @@ impl<D: LeaseDatabase> Membership<D> {
                     is_leaving = true;
                     LeaseInput::Leave
                 }
-                Some(input) = inputs.recv() => input,
+                input = inputs.recv() => match input {
+                    Some(input) => input,
+                    // Slots that nobody serves are better owned by other nodes.
+                    None => break,
+                },
                 () = changed.notified() => LeaseInput::Notified,
             };
             let mut actions: Vec<LeaseAction> = Vec::new();

@@ -63,10 +63,14 @@ struct Member {
 
 impl Member {
     fn join(rows: &Arc<Rows>, id: i64) -> Self {
+        Self::join_with(rows, id, RecordingKeeper::default())
+    }
+
+    fn join_with(rows: &Arc<Rows>, id: i64, keeper: RecordingKeeper) -> Self {
         let changed = Arc::new(Notify::new());
         lock(&rows.changed).push(Arc::clone(&changed));
         let (ownership, leave) = (Ownership::of_node(), CancellationToken::new());
-        let keeper = Arc::new(RecordingKeeper::default());
+        let keeper = Arc::new(keeper);
         let view = ClusterView::new(NodeName { id: NodeId(id), name: format!("push-{id}") });
         let task = tokio::spawn(Membership::serve(
             (view, LeaseSettings::default()),
@@ -153,4 +157,12 @@ async fn member_without_its_database_lapses_and_comes_back() {
     assert!(member.until_owns(usize::from(SLOTS)).await < Duration::from_millis(1_500));
     sleep(Duration::from_millis(10)).await;
     assert_eq!(member.keeper.calls(), [taken]);
+}
+
+/// Its slots are better owned by a node that serves them.
+#[tokio::test(start_paused = true)]
+async fn membership_ends_with_its_keeper() {
+    let rows = Rows::new();
+    let member = Member::join_with(&rows, 1, RecordingKeeper::faulty());
+    tokio::time::timeout(Duration::from_secs(5), member.task).await.unwrap().unwrap();
 }

@@ -5,6 +5,8 @@
 //! node without companions (SQLite) has none of this.
 
 mod calls;
+#[cfg(test)]
+mod calls_tests;
 mod changes;
 mod lease;
 mod member;
@@ -16,6 +18,7 @@ mod postgres_tests;
 pub mod shared;
 #[cfg(test)]
 mod simulation;
+mod takes;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -36,14 +39,18 @@ use crate::store::StoreError;
 /// Time from a renewal of a node's lease to its end.
 pub const LEASE: Duration = Duration::from_secs(9);
 
-/// The work of a node for its slots. Called by the driver of the lease, one call at a time, except that [`prepare`] and
-/// [`settle`] run beside the others: their slots may be taken or dropped meanwhile.
+/// The work of a node for its slots. Called by the driver of the lease, in order. [`prepare`], [`settle`] and [`take`] run while
+/// others are called: the slots of the first two may be taken or dropped meanwhile, a take of such slots is cancelled before.
 ///
 /// [`prepare`]: SlotKeeper::prepare
 /// [`settle`]: SlotKeeper::settle
+/// [`take`]: SlotKeeper::take
 pub trait SlotKeeper: Send + Sync + 'static {
-    /// Loads the accounts of the slots and starts their watches, as standby. Returns when each watch waits in IDLE, or cannot
-    /// (login refused, server down), or after 30 s.
+    /// The slots are about to be prepared: their accounts may be loaded from now on, until the slots are dropped.
+    fn want(&self, slots: &[Slot]);
+
+    /// Loads the accounts of those of the slots that are still wanted and starts their watches, as standby. Returns when each
+    /// watch waits in IDLE, or cannot (login refused, server down), or after 30 s.
     ///
     /// # Errors
     /// [`StoreError`] if the accounts cannot be loaded; nothing is prepared then.
@@ -52,9 +59,10 @@ pub trait SlotKeeper: Send + Sync + 'static {
     /// The slots are owned: the [`Ownership`](crate::ownership::Ownership) was granted just before. Loads what was not
     /// prepared, and once more the positions and pending pushes of what was: the owner before has changed them. Takes up pending
     /// pushes and waiting news. Owned slots may be taken again, in the same epoch (after [`lapse`](SlotKeeper::lapse)) or in another.
+    /// May be cancelled; one call at a time.
     ///
     /// # Errors
-    /// [`StoreError`] if the accounts cannot be loaded; the driver calls again.
+    /// [`StoreError`] if the accounts cannot be loaded; the driver calls again, as long as the slots are owned.
     fn take(&self, slots: Vec<Slot>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// The slots are to be given to a node that is prepared for them, and are still owned. No POST of their tokens begins from

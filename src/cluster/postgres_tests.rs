@@ -6,13 +6,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::testing::{KeeperCall, RecordingKeeper};
 use super::{ClusterStatus, ClusterView, NodeId, NodeName, SeenEnd, SeenNode, serve};
 use crate::ownership::{Epoch, Ownership, SLOTS, Slot};
-use crate::store::Store;
 use crate::store::postgres_testing::{Database, Version};
+use crate::store::{EventLog, Store, StoredEvent};
 
 const ALL: usize = SLOTS as usize;
 
@@ -50,8 +51,10 @@ impl Member {
                     let opened = version.open(&settings, ownership.clone(), id, drop).await;
                     let store = opened.unwrap();
                     sender.send((Handle::current(), store.clone())).unwrap();
+                    let (log, changed) = (store.event_log().unwrap(), Arc::new(Notify::new()));
                     tokio::select! {
-                        served = serve(store, view, ownership, keeper, leave) => served.unwrap(),
+                        () = serve(store, view, ownership, keeper, Arc::clone(&changed), leave) => {}
+                        () = follow(log, &changed) => {}
                         () = kill.cancelled() => {}
                     }
                 });
@@ -101,6 +104,17 @@ impl Member {
     pub(super) fn kill(self) {
         self.kill.cancel();
         self.thread.join().unwrap();
+    }
+}
+
+/// Reads the log as a node does.
+async fn follow(mut log: EventLog, changed: &Notify) {
+    loop {
+        let events = log.read().await.unwrap_or_default();
+        if events.iter().any(|event| matches!(event, StoredEvent::Slots | StoredEvent::Rewound)) {
+            changed.notify_one();
+        }
+        log.changed().await;
     }
 }
 

@@ -35,9 +35,15 @@ pub(crate) enum KeeperCall {
 #[derive(Debug, Default)]
 pub(crate) struct RecordingKeeper {
     calls: Mutex<Vec<KeeperCall>>,
+    is_faulty: bool,
 }
 
 impl RecordingKeeper {
+    /// One that ends by a panic when it is to take slots.
+    pub(crate) fn faulty() -> Self {
+        Self { is_faulty: true, ..Self::default() }
+    }
+
     /// The calls since the last time.
     pub(crate) fn calls(&self) -> Vec<KeeperCall> {
         std::mem::take(&mut self.calls.lock().unwrap_or_else(PoisonError::into_inner))
@@ -49,12 +55,15 @@ impl RecordingKeeper {
 }
 
 impl SlotKeeper for RecordingKeeper {
+    fn want(&self, _: &[Slot]) {}
+
     async fn prepare(&self, slots: Vec<Slot>) -> Result<(), StoreError> {
         self.record(KeeperCall::Prepare(slots));
         Ok(())
     }
 
     async fn take(&self, slots: Vec<Slot>) -> Result<(), StoreError> {
+        assert!(!self.is_faulty, "a fault of the keeper");
         self.record(KeeperCall::Take(slots));
         Ok(())
     }

@@ -265,9 +265,10 @@ impl Notifier {
         self.record_posted(&token, answer, took);
         if answer == PostAnswer::Accepted {
             self.handle(ScheduleInput::Proved(&token));
-            self.record(&token.clone(), move |registry| async move {
-                registry.announced(&token, Generation::default()).await
-            });
+            self.record(
+                &token.clone(),
+                move |registry| async move { registry.proved(&token).await },
+            );
         }
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -57,6 +57,8 @@ pub(super) struct Node {
 pub(super) struct Member {
     leave: CancellationToken,
     membership: JoinHandle<()>,
+    /// Tasks for the other nodes, until it stops.
+    serving: JoinSet<()>,
 }
 
 impl Joining {
@@ -118,16 +120,21 @@ impl Node {
     pub(super) fn join(self, reporter: Arc<Reporter>, stop: &CancellationToken) -> Member {
         let Self { view, registry, accounts, questions, shared } = self;
         info!(node = %view.me().name, "this node shares its state with others");
-        tokio::spawn(stop.clone().run_until_cancelled_owned(count(registry.clone())));
-        tokio::spawn(shared.clone().run(stop.clone()));
+        let mut serving = JoinSet::new();
+        let counting = stop.clone().run_until_cancelled_owned(count(registry.clone()));
+        serving.spawn(async move { _ = counting.await });
+        serving.spawn(shared.clone().run(stop.clone()));
         let (began, begins) = oneshot::channel();
+        let slots_changed = Arc::new(Notify::new());
+        let changed = Arc::clone(&slots_changed);
         let log = StoredLog::new(registry.store(), move |event| match event {
+            OtherEvent::SlotsChanged => changed.notify_one(),
             OtherEvent::SharedChanged => shared.changed(),
             OtherEvent::Asked(account, number) => questions.asked(&reporter, account, number),
             OtherEvent::Answered(answer) => questions.answered(&answer),
         });
         match log {
-            Ok(log) => _ = tokio::spawn(accounts.clone().follow(log, began, stop.clone())),
+            Ok(log) => _ = serving.spawn(accounts.clone().follow(log, began, stop.clone())),
             Err(error) => error!("the node cannot follow the others: {error}"),
         }
         let leave = CancellationToken::new();
@@ -135,14 +142,12 @@ impl Node {
         let membership = tokio::spawn(async move {
             let (store, ownership) = (registry.store().clone(), registry.ownership().clone());
             // Accounts that are loaded before the log is read might change without a word.
-            if left.run_until_cancelled(begins).await.is_some_and(|begun| begun.is_ok())
-                && let Err(error) =
-                    cluster::serve(store, view, ownership, Arc::new(accounts), left).await
-            {
-                error!("the node cannot join the others: {error}");
+            if left.run_until_cancelled(begins).await.is_some_and(|begun| begun.is_ok()) {
+                let keeper = Arc::new(accounts);
+                cluster::serve(store, view, ownership, keeper, slots_changed, left).await;
             }
         });
-        Member { leave, membership }
+        Member { leave, membership, serving }
     }
 }
 
@@ -155,10 +160,18 @@ async fn count(registry: Registry) {
 }
 
 impl Member {
+    /// Returns when a part of it has ended by itself: without it the node would own accounts and not serve them.
+    pub(super) async fn ended(&mut self) {
+        tokio::select! {
+            _ = &mut self.membership => {}
+            Some(_) = self.serving.join_next() => {}
+        }
+    }
+
     /// Leaves: the other nodes take over, as far as they can in the time.
-    pub(super) async fn leave(self) {
+    pub(super) async fn leave(&mut self) {
         self.leave.cancel();
-        if timeout(LEAVING, self.membership).await.is_err() {
+        if !self.membership.is_finished() && timeout(LEAVING, &mut self.membership).await.is_err() {
             warn!(
                 "the other nodes have not taken over all accounts within {}s; they do when this node's lease ends",
                 LEAVING.as_secs()

@@ -11,6 +11,9 @@ use super::settings::CredentialStorage;
 use super::sql::{self, Sql, values};
 use super::{OpenError, StoreSettings, directory, key, mark, schema};
 
+/// Number of credentials that are read at once.
+const PAGE: usize = 1000;
+
 /// The content of a sound state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateReport {
@@ -133,20 +136,28 @@ fn key(sql: Sql<'_>, schema: i64, keeping: &CredentialStorage) -> Result<KeyRepo
     Ok(KeyReport::Opens { place: source.to_string(), damaged })
 }
 
-/// Number of credentials that the key does not open.
+/// Number of credentials that the key does not open. Some accounts after the other: a database may have more than fit into memory.
 pub(super) fn damaged(sql: Sql<'_>, is_old: bool, sealer: &Sealer) -> sql::Result<u64> {
     let credentials = if is_old {
-        "SELECT user, upstream, credentials FROM accounts WHERE length(credentials) > 0"
+        "SELECT user, upstream, id, credentials FROM accounts
+         WHERE id > ?1 AND length(credentials) > 0 ORDER BY id LIMIT ?2"
     } else {
-        "SELECT name, upstream, credentials FROM accounts WHERE length(credentials) > 0"
+        "SELECT name, upstream, id, credentials FROM accounts
+         WHERE id > ?1 AND length(credentials) > 0 ORDER BY id LIMIT ?2"
     };
-    let mut damaged = 0_u64;
-    sql.each(credentials, values![], |row| {
-        let sealed: Vec<u8> = row.get(2)?;
-        damaged += u64::from(sealer.unseal(&account_in(row, 0)?, &sealed).is_err());
-        Ok(())
-    })?;
-    Ok(damaged)
+    let (mut damaged, mut last) = (0_u64, None);
+    loop {
+        let before = last;
+        sql.each(credentials, values![before.unwrap_or(i64::MIN), PAGE], |row| {
+            last = Some(row.get(2)?);
+            let sealed: Vec<u8> = row.get(3)?;
+            damaged += u64::from(sealer.unseal(&account_in(row, 0)?, &sealed).is_err());
+            Ok(())
+        })?;
+        if last == before {
+            return Ok(damaged);
+        }
+    }
 }
 
 impl fmt::Display for StateReport {

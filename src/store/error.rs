@@ -307,6 +307,11 @@ pub enum StoreError {
         "the database of storage.postgres cannot be used: {0}; check its servers, and the network to them"
     )]
     Unavailable(Arc<str>),
+    /// The database did not finish a statement in time, or another transaction held its rows for that long.
+    #[error(
+        "the database of storage.postgres is too slow: {0}; check its load, and for transactions that stay open"
+    )]
+    Slow(Arc<str>),
     /// The database refuses a statement.
     #[error("the database refuses a statement: {0}")]
     Refused(Arc<str>),
@@ -351,6 +356,7 @@ impl StoreError {
                 )
             }
             Self::Damaged(_)
+            | Self::Slow(_)
             | Self::Refused(_)
             | Self::Outdated(_)
             | Self::Nul
@@ -384,11 +390,12 @@ impl From<SqlError> for OpenError {
         match error {
             SqlError::Sqlite(error) => error.into(),
             SqlError::Postgres(error) => match meaning(&error) {
-                Meaning::Unavailable => Self::Unavailable(explain_answer(&error)),
+                Meaning::Unavailable | Meaning::Slow => Self::Unavailable(explain_answer(&error)),
                 Meaning::Nul => Self::Nul,
                 _ => Self::Refused(explain_answer(&error)),
             },
             SqlError::Late => Self::Unavailable(error.to_string()),
+            SqlError::Transaction(error) => Self::Unavailable(explain_answer(&error)),
             SqlError::Unexpected { .. } | SqlError::NoRow => {
                 Self::Damaged { what: error.to_string() }
             }
@@ -402,6 +409,7 @@ impl From<SqlError> for StoreError {
             SqlError::Sqlite(error) => error.into(),
             SqlError::Postgres(error) => error.into(),
             SqlError::Late => Self::Unavailable(error.to_string().into()),
+            SqlError::Transaction(error) => Self::Unavailable(explain_answer(&error).into()),
             SqlError::Unexpected { .. } | SqlError::NoRow => Self::Damaged(error.to_string()),
         }
     }
@@ -411,6 +419,7 @@ impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         match meaning(&error) {
             Meaning::Unavailable => Self::Unavailable(explain_answer(&error).into()),
+            Meaning::Slow => Self::Slow(explain_answer(&error).into()),
             Meaning::Collision => Self::Collision,
             Meaning::Nul => Self::Nul,
             Meaning::Refused => Self::Refused(explain_answer(&error).into()),

@@ -1,9 +1,7 @@
 //! Operations on the mailboxes of an account, in SQL: their positions, and the ones in which clients wait for mail.
 
-use super::operations::{
-    Operation, Result, RowId, StateChange, account_in, generation, hash, of_known,
-};
-use super::postgres::StoredEvent;
+use super::operations::{Operation, Result, RowId, StateChange, generation, hash, of_known};
+use super::postgres::{OwnedAccount, StoredEvent};
 use super::server_news::StoredPosition;
 use super::sql::{self, Row, Sql, values};
 use std::time::Duration;
@@ -37,10 +35,13 @@ pub fn noticed(
     now: UnixTime,
 ) -> impl StateChange<Noticed> + use<> {
     let mailbox = MailboxName::from(mailbox);
-    of_known(account, move |state, row, account| {
-        state.fence(account)?;
-        let before = state
-            .stored_position(row, &mailbox)?
+    let (account, announces) = (account.clone(), announce != Announce::Nothing);
+    move |state: &mut Operation<'_>| {
+        let Some(owned) = state.owned(&account, Some(&mailbox), announces)? else {
+            return Ok(Noticed::New);
+        };
+        let before = owned
+            .position
             .filter(|before| before.position.uid_validity == position.uid_validity)
             .map(|before| before.corrected_by(position));
         let told = before.map_or(0, |before| before.told);
@@ -48,24 +49,26 @@ pub fn noticed(
         if !is_told && state.is_repeated(before, position, &announce) {
             return Ok(Noticed::Known);
         }
-        state.store_position(row, &mailbox, StoredPosition { position, told })?;
-        if is_told && announce != Announce::Nothing {
+        state.store_position(owned.row, &mailbox, StoredPosition { position, told })?;
+        if is_told && announces {
             return Ok(Noticed::Told);
         }
-        state.announce(row, &announce, now)?;
+        state.announce(owned, &announce, now)?;
         Ok(Noticed::New)
-    })
+    }
 }
 
 /// Notes that every token of the account is to be posted, so that a device comes back, and that this was so now. Does
 /// nothing for an account that is not known.
 #[must_use]
 pub fn call(account: &AccountId, now: UnixTime) -> impl StateChange<()> + use<> {
-    of_known(account, move |state, row, account| {
-        state.fence(account)?;
-        state.sql.execute("UPDATE accounts SET called = ?1 WHERE id = ?2", values![now.0, row])?;
-        state.announce(row, &Announce::All, now)
-    })
+    let account = account.clone();
+    move |state: &mut Operation<'_>| {
+        let Some(owned) = state.owned(&account, None, true)? else { return Ok(()) };
+        let called = "UPDATE accounts SET called = ?1 WHERE id = ?2";
+        state.sql.execute_later(called, values![now.0, owned.row])?;
+        state.announce(owned, &Announce::All, now)
+    }
 }
 
 /// The same, unless they were called within the time of `again`. Returns whether they are.
@@ -132,34 +135,11 @@ pub fn forget_idled(
     })
 }
 
-/// Notes for how long deltapush has served with this state, and removes every token and every mailbox idled in that was
-/// last seen before `limit`. Returns how many tokens.
-#[must_use]
-pub fn served(now: Uptime, limit: Uptime) -> impl StateChange<usize> + use<> {
-    move |state: &mut Operation<'_>| {
-        // Written also if nothing changes: a write that succeeds shows that the disk has room again.
-        state.sql.execute(
-            "UPDATE served SET seconds = CASE WHEN seconds < ?1 THEN ?1 ELSE seconds END",
-            values![now.0],
-        )?;
-        let expired = state.expire_tokens(limit)?;
-        let stale: Vec<(RowId, AccountId)> = state.sql.rows(
-            "SELECT id, name, upstream FROM accounts
-             WHERE id IN (SELECT account FROM idled WHERE last_idled < ?1)",
-            values![limit.0],
-            |row| Ok((row.get(0)?, account_in(row, 1)?)),
-        )?;
-        state.sql.execute("DELETE FROM idled WHERE last_idled < ?1", values![limit.0])?;
-        stale.iter().try_for_each(|(row, account)| state.publish_idled(*row, account))?;
-        Ok(expired)
-    }
-}
-
 impl Operation<'_> {
     /// Marks tokens that have something to announce.
     pub(super) fn announce(
         &mut self,
-        row: RowId,
+        owned: OwnedAccount,
         announce: &Announce,
         now: UnixTime,
     ) -> Result<()> {
@@ -167,8 +147,9 @@ impl Operation<'_> {
             return Ok(());
         }
         if self.node.is_some() {
-            return self.announce_among_nodes(row, announce, now);
+            return self.announce_among_nodes(owned, announce, now);
         }
+        let row = owned.row;
         *self.generation = self.generation.saturating_add(1);
         let tokens = self.tokens(row)?.into_iter().map(|seen| seen.token);
         let tokens: Vec<DeviceToken> = tokens.filter(|token| announce.includes(token)).collect();
@@ -194,7 +175,7 @@ impl Operation<'_> {
         )?)
     }
 
-    fn publish_idled(&mut self, row: RowId, account: &AccountId) -> Result<()> {
+    pub(super) fn publish_idled(&mut self, row: RowId, account: &AccountId) -> Result<()> {
         self.tell(StoredEvent::Account(account.clone()))?;
         let mailboxes = idled_of(self.sql, row)?;
         self.changes.push(Change::Idled { account: account.clone(), mailboxes });

@@ -10,6 +10,7 @@ mod backup;
 mod check;
 mod directory;
 mod error;
+mod expiry;
 #[cfg(test)]
 pub(crate) mod full_disk;
 mod habit;
@@ -48,6 +49,7 @@ pub use backup::backup;
 pub use check::{KeyReport, StateReport, check};
 pub(crate) use directory::put_new;
 pub use error::{OpenError, StoreError};
+pub use expiry::Expired;
 pub use habit::{FetchHabit, FetchLesson, Fetches};
 pub use lease_rows::{EndedNode, NodeId, NodeStatus};
 pub use mailboxes::Noticed;
@@ -84,11 +86,12 @@ use worker::Worker;
 
 /// All kinds of changes: each is a function that returns a [`StateChange`] for [`Store::commit`].
 pub mod change {
+    pub use super::expiry::{expire, served};
     pub use super::known_logins::know_logins;
     pub use super::lessons::learned;
-    pub use super::mailboxes::{call, call_again, client_idles, forget_idled, noticed, served};
+    pub use super::mailboxes::{call, call_again, client_idles, forget_idled, noticed};
     pub use super::operations::{
-        announced, credentials_changed, gave_up, register, remove_account, remove_token,
+        announced, credentials_changed, gave_up, proved, register, remove_account, remove_token,
     };
     pub use super::postgres::{forward, taken_in, tell};
     pub use super::quarantine::quarantined;

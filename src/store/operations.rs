@@ -6,7 +6,9 @@ use super::habit::habit_in;
 use super::postgres::{NodeWrites, StoredEvent};
 use super::seal::Sealer;
 use super::sql::{self, Row, Sql, SqlError, Value, no_limit, values};
-use super::{Change, DualTime, Generation, MAX_TOKENS, StoreError, StoredToken, UnixTime, Uptime};
+use super::{
+    Change, DualTime, Generation, MAX_TOKENS, StoreError, StoredToken, TokenRecord, UnixTime,
+};
 use crate::account::AccountId;
 use crate::credentials::Credentials;
 use crate::ownership::Slot;
@@ -104,13 +106,21 @@ pub fn remove_token(account: &AccountId, token: &DeviceToken) -> impl StateChang
 /// Removes an account with its tokens, credentials and positions.
 #[must_use]
 pub fn remove_account(account: &AccountId) -> impl StateChange<()> + use<> {
-    of_known(account, |state, row, account| {
+    let account = account.clone();
+    move |state: &mut Operation<'_>| {
+        let Some(row) = state.row(&account)? else {
+            // The answer to an earlier attempt may have been lost: the copy in memory goes, too.
+            let tokens = Vec::new();
+            let account = account.clone();
+            state.changes.push(Change::Tokens { account, credentials: None, tokens });
+            return Ok(());
+        };
         state.lock_account(row)?;
         let tokens = state.tokens(row)?;
         state.sql.execute("DELETE FROM tokens WHERE account = ?1", values![row])?;
         tokens.into_iter().try_for_each(|seen| state.left(seen.token))?;
-        state.publish_or_erase(row, account)
-    })
+        state.publish_or_erase(row, &account)
+    }
 }
 
 /// Replaces the credentials of an account. Does nothing for an account that is not known.
@@ -135,6 +145,32 @@ pub fn credentials_changed(
     }
 }
 
+/// Assignments for a token of which a POST was accepted, at the time `?1`.
+macro_rules! is_good {
+    () => {
+        "accepted = ?1, given_up = NULL, given_up_reason = NULL,
+         gone = 0, gone_first = NULL, gone_last = NULL, gone_until = NULL, gone_served = NULL"
+    };
+}
+
+/// A POST of the token that an operator asked for has been accepted, by whichever node: the token is good. News that it has
+/// to announce waits on.
+#[must_use]
+pub fn proved(token: &DeviceToken, now: UnixTime) -> impl StateChange<()> + use<> {
+    let token = token.clone();
+    move |state: &mut Operation<'_>| {
+        let known = state.sql.execute(
+            concat!("UPDATE tokens SET ", is_good!(), " WHERE hash = ?2"),
+            values![now.0, hash(&token)],
+        )?;
+        if known > 0 {
+            state.publish_token(&token)?;
+            state.poster_changes(&token)?;
+        }
+        Ok(())
+    }
+}
+
 /// A POST of the token that was made for `generation` has been accepted: unless something newer came meanwhile, the
 /// token has nothing more to announce.
 #[must_use]
@@ -148,15 +184,17 @@ pub fn announced(
         if !state.fence_token(&token)? {
             return Ok(());
         }
-        let known = state.sql.execute(
-            "UPDATE tokens SET accepted = ?1, given_up = NULL, given_up_reason = NULL,
-                 gone = 0, gone_first = NULL, gone_last = NULL, gone_until = NULL, gone_served = NULL,
-                 pending = CASE WHEN pending > ?2 THEN pending END
-             WHERE hash = ?3",
+        let known = state.sql.execute_later(
+            concat!(
+                "UPDATE tokens SET ",
+                is_good!(),
+                ", pending = CASE WHEN pending > ?2 THEN pending END WHERE hash = ?3"
+            ),
             values![now.0, number(generation), hash(&token)],
         )?;
-        if known > 0 {
-            state.publish_token(&token)?;
+        if known != Some(0) {
+            let record = TokenRecord { accepted: true, quarantine: None };
+            state.changes.push(Change::Token { token: token.clone(), record });
         }
         Ok(())
     }
@@ -175,7 +213,7 @@ pub fn gave_up(
         if !state.fence_token(&token)? {
             return Ok(());
         }
-        state.sql.execute(
+        state.sql.execute_later(
             "UPDATE tokens SET given_up = ?1, given_up_reason = ?2, pending = CASE WHEN pending > ?3 THEN pending END
              WHERE hash = ?4",
             values![now.0, reason, number(generation), hash(&token)],
@@ -234,7 +272,12 @@ impl Operation<'_> {
         surplus.into_iter().try_for_each(|token| self.left(token))
     }
 
-    fn remove_token(&mut self, row: RowId, account: &AccountId, token: &DeviceToken) -> Result<()> {
+    pub(super) fn remove_token(
+        &mut self,
+        row: RowId,
+        account: &AccountId,
+        token: &DeviceToken,
+    ) -> Result<()> {
         self.lock_account(row)?;
         let removed = self.sql.execute(
             "DELETE FROM tokens WHERE account = ?1 AND hash = ?2",
@@ -265,20 +308,6 @@ impl Operation<'_> {
         accounts.iter().try_for_each(|(row, account)| {
             self.publish_or_erase_because(*row, account, reason, now)
         })
-    }
-
-    /// Removes the tokens last seen before `limit`. Returns how many.
-    pub(super) fn expire_tokens(&mut self, limit: Uptime) -> Result<usize> {
-        let expired: Vec<(RowId, AccountId, DeviceToken)> = self.sql.rows(
-            "SELECT a.id, a.name, a.upstream, t.token FROM tokens t JOIN accounts a ON a.id = t.account
-             WHERE t.last_served < ?1",
-            values![limit.0],
-            |row| Ok((row.get(0)?, account_in(row, 1)?, token_in(row, 3)?)),
-        )?;
-        for (row, account, token) in &expired {
-            self.remove_token(*row, account, token)?;
-        }
-        Ok(expired.len())
     }
 
     /// After tokens of an account were removed: says what is left, or erases the account if nothing is.

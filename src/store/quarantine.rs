@@ -14,6 +14,9 @@ const DAY: i64 = 24 * 3600;
 const HANDED_OVER_PAUSE: i64 = 600;
 /// A token is taken for replaced by another one after so many answers.
 const REPLACED_ANSWERS: u32 = 2;
+/// An accepted POST of another account is looked for among this many of the newest tokens, and as many behind the token itself.
+/// Usually there is one among the first; if none was accepted, a search among all would be long, at each answer.
+const LOOKED_AT: usize = 1000;
 /// Erased accounts are remembered for so many seconds.
 const MEMORY: i64 = 30 * DAY;
 
@@ -33,15 +36,7 @@ pub fn quarantined(
             return Ok(false);
         }
         let key = hash(&token);
-        let is_over: bool = state.sql.one(
-            "SELECT EXISTS (
-                 SELECT 1 FROM tokens WHERE hash = ?1 AND ?2 - gone_served >= ?3 AND EXISTS (
-                     SELECT 1 FROM tokens o WHERE o.accepted >= tokens.gone_last
-                         AND o.account NOT IN (SELECT account FROM tokens WHERE hash = ?1)))",
-            values![key, now.served.0, DAY],
-            |row| row.get(0),
-        )?;
-        if answers >= ANSWERS && is_over {
+        if answers >= ANSWERS && state.is_over(&token, now)? {
             let reason = "the notification server said for at least a day that the app's token is gone (410)";
             state.forget_token(&token, reason, now.wall)?;
             return Ok(true);
@@ -58,6 +53,24 @@ pub fn quarantined(
 }
 
 impl Operation<'_> {
+    /// Reports if the token was in quarantine for a day, and a POST of another account was accepted since the last answer.
+    fn is_over(&self, token: &DeviceToken, now: DualTime) -> Result<bool> {
+        Ok(self.sql.one(
+            "SELECT EXISTS (
+                 SELECT 1 FROM tokens WHERE hash = ?1 AND ?2 - gone_served >= ?3 AND EXISTS (
+                     SELECT 1 FROM (
+                         SELECT * FROM (
+                             SELECT account, accepted FROM tokens o ORDER BY o.id DESC LIMIT ?4) newest
+                         UNION ALL
+                         SELECT * FROM (
+                             SELECT account, accepted FROM tokens o WHERE o.id > tokens.id ORDER BY o.id LIMIT ?4) next) o
+                     WHERE o.accepted >= tokens.gone_last
+                         AND o.account NOT IN (SELECT account FROM tokens WHERE hash = ?1)))",
+            values![hash(token), now.served.0, DAY, LOOKED_AT],
+            |row| row.get(0),
+        )?)
+    }
+
     /// A client has handed the token over. If it is in quarantine, the app is there: the token may be posted soon, and the day
     /// before its removal begins again.
     pub(super) fn handed_over(&mut self, token: &DeviceToken, now: DualTime) -> Result<()> {

@@ -4,7 +4,7 @@
 use super::mailboxes::{loaded, position_in, stored};
 use super::operations::{Operation, Result, RowId, StateChange, of_known};
 use super::postgres::StoredEvent;
-use super::sql::values;
+use super::sql::{self, Row, values};
 use super::{Announce, Change, Position, UnixTime};
 use crate::account::AccountId;
 use crate::mailbox_name::MailboxName;
@@ -57,18 +57,20 @@ pub fn told(
     now: UnixTime,
 ) -> impl StateChange<bool> + use<> {
     let mailbox = MailboxName::from(mailbox);
-    of_known(account, move |state, row, account| {
-        state.fence(account)?;
+    let (account, announces) = (account.clone(), announce != Announce::Nothing);
+    move |state: &mut Operation<'_>| {
+        let looked_at = message.map(|_| &mailbox);
+        let Some(owned) = state.owned(&account, looked_at, announces)? else { return Ok(false) };
         let Some(message) = message else {
-            state.announce(row, &announce, now)?;
+            state.announce(owned, &announce, now)?;
             return Ok(true);
         };
-        let before = state
-            .stored_position(row, &mailbox)?
+        let before = owned
+            .position
             .filter(|before| before.position.uid_next.saturating_sub(message.uid) <= MAX_JUMP);
         let known = before.map(|before| before.position.uid_validity);
         let Some(uid_validity) = message.uid_validity.or(known) else {
-            state.announce(row, &announce, now)?;
+            state.announce(owned, &announce, now)?;
             return Ok(true);
         };
         let next = before.and_then(|before| before.next(uid_validity));
@@ -76,7 +78,7 @@ pub fn told(
             return Ok(false);
         }
         if next.is_some_and(|next| message.uid.saturating_sub(next) > MAX_JUMP) {
-            state.announce(row, &announce, now)?;
+            state.announce(owned, &announce, now)?;
             return Ok(true);
         }
         let after = message.uid.saturating_add(1);
@@ -88,12 +90,12 @@ pub fn told(
             Announce::All | Announce::AllBut(_) => after,
         };
         let position = Position { uid_validity, uid_next: after };
-        state.store_position(row, &mailbox, StoredPosition { position, told })?;
+        state.store_position(owned.row, &mailbox, StoredPosition { position, told })?;
         // A device that has this message may lack those that were left out.
-        let all = is_gap && announce != Announce::Nothing;
-        state.announce(row, if all { &Announce::All } else { &announce }, now)?;
+        let all = is_gap && announces;
+        state.announce(owned, if all { &Announce::All } else { &announce }, now)?;
         Ok(true)
-    })
+    }
 }
 
 /// Notes whether the account is watched. One that is not has no credentials, here and in memory.
@@ -124,7 +126,7 @@ impl Operation<'_> {
         Ok(self.sql.optional(
             "SELECT uid_validity, uid_next, told FROM mailboxes WHERE account = ?1 AND name = ?2",
             values![row, &**mailbox],
-            |row| Ok(StoredPosition { position: position_in(row, 0)?, told: loaded(row.get(2)?) }),
+            |row| stored_position_in(row, 0),
         )?)
     }
 
@@ -135,7 +137,7 @@ impl Operation<'_> {
         mailbox: &MailboxName,
         StoredPosition { position, told }: StoredPosition,
     ) -> Result<()> {
-        self.sql.execute(
+        self.sql.execute_later(
             "INSERT INTO mailboxes (account, name, uid_validity, uid_next, told) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (account, name) DO UPDATE SET
              uid_validity = excluded.uid_validity, uid_next = excluded.uid_next, told = excluded.told",
@@ -149,4 +151,9 @@ impl Operation<'_> {
         )?;
         Ok(())
     }
+}
+
+/// From the columns `uid_validity`, `uid_next` and `told`.
+pub(super) fn stored_position_in(row: &Row<'_>, first: usize) -> sql::Result<StoredPosition> {
+    Ok(StoredPosition { position: position_in(row, first)?, told: loaded(row.get(first + 2)?) })
 }

@@ -24,6 +24,9 @@ pub(super) trait Job: Send {
     /// Makes the change. Returns why it failed, if it did. Called again after a transaction that was not committed.
     fn run(&mut self, state: &mut Operation<'_>) -> Option<StoreError>;
 
+    /// The change has failed after it ran, for this reason, which is returned.
+    fn fail(&mut self, error: StoreError) -> StoreError;
+
     /// Gives the answer, once it is known whether the transaction was committed.
     fn reply(self: Box<Self>, committed: Result<(), StoreError>);
 }
@@ -40,6 +43,11 @@ struct ChangeJob<T, C> {
 impl<T: Send, C: StateChange<T>> Job for ChangeJob<T, C> {
     fn run(&mut self, state: &mut Operation<'_>) -> Option<StoreError> {
         self.result.insert((self.change)(state)).as_ref().err().cloned()
+    }
+
+    fn fail(&mut self, error: StoreError) -> StoreError {
+        self.result = Some(Err(error.clone()));
+        error
     }
 
     fn reply(self: Box<Self>, committed: Result<(), StoreError>) {

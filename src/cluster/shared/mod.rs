@@ -161,21 +161,23 @@ impl Shared {
     }
 
     async fn synchronize(&self, with_database: bool) -> Result<(), SharedError> {
+        // A step that fails holds up none of the others.
+        let mut done = Ok(());
         if with_database {
-            self.take().await?;
-            self.rotate().await?;
+            done = done.and(self.take().await).and(self.rotate().await);
         }
-        self.give().await
+        done.and(self.give().await)
     }
 
-    /// Takes over what the database has.
+    /// Takes over what the database has, as much as can be. Returns the first error.
     async fn take(&self) -> Result<(), SharedError> {
         let values = self.0.store.shared_values().await?;
         let mut copy = self.0.copy.lock().await;
+        let mut taken = Ok(());
         for value in values {
-            self.take_value(&mut copy, &value)?;
+            taken = taken.and(self.take_value(&mut copy, &value));
         }
-        Ok(())
+        taken
     }
 
     fn take_value(&self, copy: &mut Copy, shared: &SharedValue) -> Result<(), SharedError> {

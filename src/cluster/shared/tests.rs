@@ -92,3 +92,21 @@ async fn one_node_orders_and_each_shows_the_proof() {
     two.shared.publish(vec![]).await;
     one.shared.publish(vec![]).await;
 }
+
+#[tokio::test]
+async fn file_that_cannot_be_written_holds_up_nothing_else() {
+    let database = Database::new();
+    let (one, two) = (Node::new(&database, 1, &[]).await, Node::new(&database, 2, &[]).await);
+    fs::create_dir(two.folder.path().join("a.cert.pem")).unwrap();
+    fs::write(one.folder.path().join("a.cert.pem"), "new").unwrap();
+    one.shared.synchronize(false).await.unwrap();
+    let proof =
+        ProofContent::Http { token: "token".to_owned(), authorization: "token.key".to_owned() };
+    one.shared.publish(vec![proof]).await;
+    fs::write(two.folder.path().join("b.cert.pem"), "another").unwrap();
+    let refused = two.shared.synchronize(true).await;
+    assert!(matches!(refused, Err(SharedError::File(_))), "{refused:?}");
+    assert_eq!(two.challenges.answer_http("token").as_deref(), Some("token.key"));
+    one.shared.synchronize(true).await.unwrap();
+    assert_eq!(one.file("b.cert.pem").as_deref(), Some("another"));
+}

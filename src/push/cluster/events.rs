@@ -24,6 +24,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The least time between two reads: a burst of changes is read at once.
 const BREATH: Duration = Duration::from_millis(20);
 
+/// Tokens whose posters are looked for at once.
+pub(super) const REVIEWED: usize = 500;
+
 /// An event of another node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeEvent {
@@ -134,13 +137,14 @@ impl<S: SharedState> NodeAccounts<S> {
             () = follow => {}
             () = self.take_in_forwarded() => {}
             () = self.call_back() => {}
+            () = self.write_posts() => {}
         }
     }
 
     /// Reads what is new and does what is to be done. What could not be done stays in `work`.
     async fn step(&self, log: &mut impl EventLog, work: &mut Work) -> Result<(), StoreError> {
         let events = log.read().await?;
-        self.registry().write_posts().await;
+        self.answers.notify_one();
         work.add(events, |account| self.registry().concerns(account));
         if work.reload_all {
             work.reload.extend(self.reload_all().await?);
@@ -150,9 +154,10 @@ impl<S: SharedState> NodeAccounts<S> {
             self.reload(&account).await?;
             work.reload.remove(&account);
         }
-        while let Some(token) = work.review.iter().next().cloned() {
-            self.look_at_post(&token).await?;
-            work.review.remove(&token);
+        while !work.review.is_empty() {
+            let tokens: Vec<_> = work.review.iter().take(REVIEWED).cloned().collect();
+            self.look_at_posts(&tokens).await?;
+            tokens.iter().for_each(|token| _ = work.review.remove(token));
         }
         for account in work.yields.drain() {
             let known = self.registry().get(&account);
@@ -169,12 +174,21 @@ impl<S: SharedState> NodeAccounts<S> {
         Ok(())
     }
 
-    /// Takes up the post of a token, or leaves it to the node that has it.
-    pub(super) async fn look_at_post(&self, token: &[u8]) -> Result<(), StoreError> {
-        match self.state.token_post(token).await? {
-            TokenPost::Own(left) => self.registry().take_up(left),
-            TokenPost::Other(token) => self.registry().leave_post(token),
-            TokenPost::Nobody => {}
+    /// Writes answers to POSTs that could not be written before, whenever the log could be read. Never ends.
+    async fn write_posts(&self) {
+        loop {
+            self.answers.notified().await;
+            self.registry().write_posts().await;
+        }
+    }
+
+    /// Takes up the posts of tokens, or leaves them to the nodes that have them.
+    pub(super) async fn look_at_posts(&self, tokens: &[Vec<u8>]) -> Result<(), StoreError> {
+        for post in self.state.token_posts(tokens).await? {
+            match post {
+                TokenPost::Own(left) => self.registry().take_up(left),
+                TokenPost::Other(token) => self.registry().leave_post(token),
+            }
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{Mutex, Notify};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
@@ -52,11 +53,15 @@ pub struct NodeAccounts<S> {
     context: Arc<WatchContext>,
     state: S,
     settler: Settler,
+    /// Held by the one call that loads slots.
+    loading: Arc<Mutex<()>>,
     /// Slots of which other nodes may have forwarded something.
     forwarded: SlotQueue,
     /// Slots that have come, with accounts that may have no credentials.
     taken: SlotQueue,
     calls: CallBounds,
+    /// Answers to POSTs can be written again, perhaps.
+    answers: Arc<Notify>,
 }
 
 impl<S: SharedState> NodeAccounts<S> {
@@ -68,31 +73,30 @@ impl<S: SharedState> NodeAccounts<S> {
 
     fn of(context: Arc<WatchContext>, state: S, settler: Settler, calls: CallBounds) -> Self {
         let (forwarded, taken) = <(SlotQueue, SlotQueue)>::default();
-        Self { context, state, settler, forwarded, taken, calls }
+        let (loading, answers) = (Arc::default(), Arc::default());
+        Self { context, state, settler, loading, forwarded, taken, calls, answers }
     }
 
     fn registry(&self) -> &Registry {
         &self.context.registry
     }
 
-    /// Loads those of the slots that are not here yet.
+    /// Loads those of the slots that are wanted and not here yet. Afterwards all are here, but for those that were dropped
+    /// meanwhile.
     async fn load(&self, slots: &[Slot]) -> Result<(), StoreError> {
         for piece in slots.chunks(PIECE) {
+            // A slot that is loaded for another call meanwhile is waited for, and loaded here if that fails.
+            let _one = self.loading.lock().await;
             let load = self.registry().begin_load();
-            let new = self.registry().hold(piece);
-            if new.is_empty() {
+            let loading = self.registry().hold(piece);
+            if loading.slots().is_empty() {
                 continue;
             }
-            let loaded = match self.state.load_slots(&new).await {
-                Ok(loaded) => loaded,
-                Err(error) => {
-                    self.registry().release(&new);
-                    return Err(error);
-                }
-            };
-            for account in self.registry().insert_loaded(loaded, &new, load) {
+            let loaded = self.state.load_slots(loading.slots()).await?;
+            for account in self.registry().insert_loaded(loaded, loading.slots(), load) {
                 self.reload(&account).await?;
             }
+            loading.end();
         }
         Ok(())
     }
@@ -105,8 +109,13 @@ impl<S: SharedState> NodeAccounts<S> {
     /// Loads the accounts that this node watches once more: what it has not heard of, or has heard of and the state has lost.
     /// Returns those in memory that are to be loaded one by one.
     async fn reload_all(&self) -> Result<HashSet<AccountId>, StoreError> {
-        let mut left: HashSet<AccountId> = self.registry().names().into_iter().collect();
-        for piece in self.registry().held_slots().chunks(PIECE) {
+        let mut left: HashSet<AccountId> = {
+            // Accounts that an older load has found are in memory then.
+            let _none = self.loading.lock().await;
+            self.registry().names().into_iter().collect()
+        };
+        for piece in self.registry().loaded_slots().chunks(PIECE) {
+            let _one = self.loading.lock().await;
             let load = self.registry().begin_load();
             let loaded = self.state.load_slots(piece).await?;
             for record in &loaded.accounts {
@@ -119,22 +128,33 @@ impl<S: SharedState> NodeAccounts<S> {
 
     /// Waits until each watch of the slots is as far as it can get.
     async fn until_settled(&self, slots: &[Slot]) {
-        while !self.registry().is_settled(slots) {
+        let mut left = self.registry().in_slots(slots);
+        loop {
+            left.retain(|account| !self.registry().is_settled(account));
+            if left.is_empty() {
+                return;
+            }
             sleep(LOOK).await;
         }
     }
 
     /// Tokens of lost slots that other accounts of this node have: those that another node posts now are left to it.
     async fn review(&self, tokens: Vec<DeviceToken>) {
-        for token in tokens {
-            if let Err(error) = self.look_at_post(&token_hash(&token)).await {
-                debug!(%token, "cannot find out which node posts the token: {error}");
+        for tokens in tokens.chunks(events::REVIEWED) {
+            let hashes: Vec<_> = tokens.iter().map(token_hash).collect();
+            if let Err(error) = self.look_at_posts(&hashes).await {
+                let tokens = hashes.len();
+                debug!(tokens, "cannot find out which node posts the tokens: {error}");
             }
         }
     }
 }
 
 impl<S: SharedState> SlotKeeper for NodeAccounts<S> {
+    fn want(&self, slots: &[Slot]) {
+        self.registry().want(slots);
+    }
+
     async fn prepare(&self, slots: Vec<Slot>) -> Result<(), StoreError> {
         self.load(&slots).await?;
         // A mail server that does not answer holds nothing up.
@@ -143,6 +163,7 @@ impl<S: SharedState> SlotKeeper for NodeAccounts<S> {
     }
 
     async fn take(&self, slots: Vec<Slot>) -> Result<(), StoreError> {
+        self.registry().want(&slots);
         self.load(&slots).await?;
         self.registry().settle_no_more(&slots);
         for piece in slots.chunks(PIECE) {

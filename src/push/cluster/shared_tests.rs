@@ -53,6 +53,11 @@ impl Node {
         Self { watching, accounts, _settling: settling, _end: stop.drop_guard() }
     }
 
+    async fn prepare(&self, slots: &[Slot]) {
+        self.accounts.want(slots);
+        self.accounts.prepare(slots.to_vec()).await.unwrap();
+    }
+
     fn registry(&self) -> &Registry {
         &self.watching.registry
     }
@@ -149,7 +154,7 @@ async fn slots_move_between_nodes_with_their_pushes() {
     drop(visit);
     until("the owner watches", || owner.is_watching()).await;
     let slots = vec![Slot::of(&alice)];
-    heir.accounts.prepare(slots.clone()).await.unwrap();
+    heir.prepare(&slots).await;
     assert!(heir.is_watching() && owner.is_watching(), "without a gap");
 
     server.deliver();
@@ -179,6 +184,35 @@ async fn slots_move_between_nodes_with_their_pushes() {
         posted.len() > 1
     })
     .await;
+}
+
+/// The owner posts while its heir prepares, and nothing is left to announce: the heir has to know all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_during_the_preparation_are_known_to_the_heir() {
+    let server = MailboxServer::start("IDLE", &["INBOX"]).await;
+    let database = Database::new();
+    let (first, second) = two_nodes(&server, &database).await;
+    first.watching.register().await;
+    let slots = vec![Slot::of(&first.watching.account)];
+    let give = async |to: &Node, number: i64, from: &Node| {
+        from.registry().ownership().revoke(slots[0]);
+        from.accounts.drop(slots.clone());
+        database.give(number, to.registry().ownership(), &slots);
+        to.accounts.take(slots.clone()).await.unwrap();
+        to.registry().standing(&token()).unwrap()
+    };
+    first.prepare(&slots).await;
+    assert_eq!(first.registry().standing(&token()).unwrap().since_post, None);
+    let accepted = change::announced(&token(), Generation(u64::MAX), UnixTime::now());
+    second.registry().commit(accepted).await.unwrap();
+    let known = give(&first, 1, &second).await;
+    assert!(known.accepted && known.since_post.unwrap() < Duration::from_secs(60));
+
+    second.prepare(&slots).await;
+    let day = Duration::from_secs(24 * 3600);
+    assert!(!first.registry().quarantined(&token(), 3, day).await.unwrap());
+    let known = give(&second, 2, &first).await;
+    assert_eq!(known.quarantine.unwrap().answers, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,4 +286,21 @@ async fn pushes_of_a_token_move_to_the_node_that_posts_it_now() {
     })
     .await;
     assert!(!left.iter().any(|(_, news)| matches!(news, News::Pending { .. })), "{left:?}");
+}
+
+/// An operator asks any node for a push.
+#[tokio::test(flavor = "multi_thread")]
+async fn token_that_is_proved_at_any_node_leaves_its_quarantine() {
+    let server = MailboxServer::start("IDLE", &["INBOX"]).await;
+    let database = Database::new();
+    let (first, second) = two_nodes(&server, &database).await;
+    first.watching.register().await;
+    let is_known = || second.registry().is_known(&first.watching.account);
+    until("the owner has the account", is_known).await;
+    let hour = Duration::from_secs(3600);
+    assert!(!second.registry().quarantined(&token(), 3, hour).await.unwrap());
+    let standing = || second.registry().standing(&token()).unwrap();
+    assert!(standing().quarantine.is_some());
+    first.registry().proved(&token()).await.unwrap();
+    until("the owner knows", || standing().quarantine.is_none() && standing().accepted).await;
 }

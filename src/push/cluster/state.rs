@@ -12,8 +12,8 @@ pub trait SharedState: Clone + Send + Sync + 'static {
     fn load_slots(&self, slots: &[Slot])
     -> impl Future<Output = Result<Loaded, StoreError>> + Send;
 
-    /// The tokens that the owner of these slots posts: those with something to announce, what is known of them, and when they
-    /// were last posted. No accounts.
+    /// The tokens of the accounts of these slots: those of which their owner has something to announce, what may have become
+    /// known of any lately, and when they were last posted. No accounts.
     fn pending(&self, slots: &[Slot]) -> impl Future<Output = Result<Loaded, StoreError>> + Send;
 
     /// One account, if it is there, with what is known of its tokens.
@@ -28,9 +28,9 @@ pub trait SharedState: Clone + Send + Sync + 'static {
         slots: &[Slot],
     ) -> impl Future<Output = Result<Vec<ForwardedFact>, StoreError>> + Send;
 
-    /// The poster of the token with this hash.
-    fn token_post(
+    /// The posters of the tokens with these hashes, as far as an account has them.
+    fn token_posts(
         &self,
-        token: &[u8],
-    ) -> impl Future<Output = Result<TokenPost, StoreError>> + Send;
+        tokens: &[Vec<u8>],
+    ) -> impl Future<Output = Result<Vec<TokenPost>, StoreError>> + Send;
 }

@@ -23,12 +23,12 @@ impl SharedState for Store {
         self.forwarded(slots).await
     }
 
-    async fn token_post(&self, token: &[u8]) -> Result<TokenPost, StoreError> {
-        self.token_post(token).await
+    async fn token_posts(&self, tokens: &[Vec<u8>]) -> Result<Vec<TokenPost>, StoreError> {
+        self.token_posts(tokens).await
     }
 }
 
-/// The event log of the store.
+/// The event log of the store: the one reader of a node, whose events go to all its parts.
 pub struct StoredLog {
     log: store::EventLog,
     /// Called with events that concern no account in memory.
@@ -38,6 +38,8 @@ pub struct StoredLog {
 /// An event of another node that does not concern the accounts in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OtherEvent {
+    /// Slots have other owners or heirs.
+    SlotsChanged,
     /// A value that all nodes have in common is another one now.
     SharedChanged,
     /// A node asks the owner of the account what it has in memory; with the number of the question.
@@ -74,8 +76,10 @@ impl EventLog for StoredLog {
                 StoredEvent::Rewatch(account) => NodeEvent::Rewatch(account),
                 StoredEvent::Yield(account) => NodeEvent::Yield(account),
                 StoredEvent::Forwarded(account) => NodeEvent::Forwarded(account),
-                // The driver of the lease reads the log for itself.
-                StoredEvent::Slots => continue,
+                StoredEvent::Slots => {
+                    (self.others)(OtherEvent::SlotsChanged);
+                    continue;
+                }
                 StoredEvent::Shared => {
                     (self.others)(OtherEvent::SharedChanged);
                     continue;
@@ -89,11 +93,55 @@ impl EventLog for StoredLog {
                     continue;
                 }
                 StoredEvent::Rewound => {
+                    (self.others)(OtherEvent::SlotsChanged);
                     (self.others)(OtherEvent::SharedChanged);
                     NodeEvent::Rewound
                 }
             });
         }
         Ok(events)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::ownership::Ownership;
+    use crate::store::change;
+    use crate::store::postgres_testing::{Database, Version};
+
+    async fn store(database: &Database, node: i64) -> Store {
+        let settings = database.settings("seal.key");
+        Version::Present.open(&settings, Ownership::of_node(), node, drop).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn each_event_reaches_all_parts_of_the_node_that_need_it() {
+        let database = Database::new();
+        let (one, two) = (store(&database, 1).await, store(&database, 2).await);
+        let others = Arc::<Mutex<Vec<OtherEvent>>>::default();
+        let heard = Arc::clone(&others);
+        let mut log = StoredLog::new(&two, move |event| heard.lock().unwrap().push(event)).unwrap();
+        let others = || std::mem::take(&mut *others.lock().unwrap());
+        assert_eq!(log.read().await.unwrap(), []);
+        let account = AccountId::new("alice", "imap.example.org:993");
+        for event in [
+            StoredEvent::Slots,
+            StoredEvent::Account(account.clone()),
+            StoredEvent::Shared,
+            StoredEvent::Answer(vec![1]),
+        ] {
+            one.commit(change::tell(event)).await.unwrap();
+        }
+        assert_eq!(log.read().await.unwrap(), [NodeEvent::Account(account)]);
+        let expected =
+            [OtherEvent::SlotsChanged, OtherEvent::SharedChanged, OtherEvent::Answered(vec![1])];
+        assert_eq!(others(), expected);
+        // The database loses what was read last.
+        database.sql("DELETE FROM events");
+        assert_eq!(log.read().await.unwrap(), [NodeEvent::Rewound]);
+        assert_eq!(others(), [OtherEvent::SlotsChanged, OtherEvent::SharedChanged]);
     }
 }

@@ -1,6 +1,8 @@
 //! The accounts of a node, over real watches; the state of the other nodes is given by hand.
 
-use std::collections::HashMap;
+mod loading;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +30,10 @@ struct SharedTables {
     pending: Vec<Unannounced>,
     /// The database is away.
     is_away: bool,
+    /// Loads of slots that wait until they may go on, or fail: the next first.
+    held_up: VecDeque<oneshot::Receiver<()>>,
+    /// The slots of each load that has begun.
+    loads: Vec<Vec<Slot>>,
 }
 
 impl Shared {
@@ -50,6 +56,13 @@ impl Shared {
 
 impl SharedState for Shared {
     async fn load_slots(&self, slots: &[Slot]) -> Result<Loaded, StoreError> {
+        let held_up = self.change(|tables| {
+            tables.loads.push(slots.to_vec());
+            tables.held_up.pop_front()
+        });
+        if let Some(held_up) = held_up {
+            held_up.await.map_err(|_| StoreError::NotWritten)?;
+        }
         self.loaded(|account| slots.contains(&Slot::of(account)))
     }
 
@@ -65,11 +78,11 @@ impl SharedState for Shared {
         self.read(|_| vec![])
     }
 
-    async fn token_post(&self, hash: &[u8]) -> Result<TokenPost, StoreError> {
-        let is_it = |found: &&Unannounced| token_hash(&found.token) == hash;
+    async fn token_posts(&self, hashes: &[Vec<u8>]) -> Result<Vec<TokenPost>, StoreError> {
+        let is_asked = |found: &&Unannounced| hashes.contains(&token_hash(&found.token));
         self.read(|tables| {
-            let unannounced = tables.pending.iter().filter(is_it).cloned().collect();
-            TokenPost::Own(Loaded { unannounced, ..Loaded::default() })
+            let unannounced = tables.pending.iter().filter(is_asked).cloned().collect();
+            vec![TokenPost::Own(Loaded { unannounced, ..Loaded::default() })]
         })
     }
 }
@@ -100,6 +113,11 @@ impl Node {
             NodeAccounts::of(context, state, settling.settler(), (&KeepSettings::default()).into());
         let slot = Slot::of(&watching.account);
         Self { watching, accounts, shared, slot, _settling: settling }
+    }
+
+    async fn prepare(&self) -> Result<(), StoreError> {
+        self.accounts.want(&[self.slot]);
+        self.accounts.prepare(vec![self.slot]).await
     }
 
     fn known(&self) -> Arc<Account> {
@@ -139,7 +157,7 @@ fn unannounced() -> Unannounced {
 async fn slot_moves_without_a_gap() {
     let server = MailboxServer::start("IDLE", &["INBOX"]).await;
     let mut node = Node::start(&server).await;
-    node.accounts.prepare(vec![node.slot]).await.unwrap();
+    node.prepare().await.unwrap();
     assert!(node.waits_in_idle(), "before it is owned");
     server.deliver();
     until("the new mail is fetched", || server.count("UID FETCH") > 0).await;
@@ -169,7 +187,7 @@ async fn slots_that_cannot_be_loaded_are_not_prepared() {
     let server = MailboxServer::start("IDLE", &["INBOX"]).await;
     let node = Node::start(&server).await;
     node.shared.change(|tables| tables.is_away = true);
-    assert!(node.accounts.prepare(vec![node.slot]).await.is_err());
+    assert!(node.prepare().await.is_err());
     assert!(!node.watching.registry.is_watched_here(&node.watching.account));
     node.shared.change(|tables| tables.is_away = false);
     node.grant();
@@ -204,7 +222,7 @@ async fn news_of_a_slot_that_is_given_away_is_left_to_the_next_owner() {
 async fn watch_that_waits_for_the_slot_renews_its_session() {
     let server = MailboxServer::start("IDLE", &["INBOX"]).await;
     let mut node = Node::start(&server).await;
-    node.accounts.prepare(vec![node.slot]).await.unwrap();
+    node.prepare().await.unwrap();
     server.deliver();
     until("the new mail is fetched", || server.count("UID FETCH") > 0).await;
     let before = server.count("IDLE");
@@ -299,7 +317,8 @@ async fn changes_of_other_nodes_are_followed() {
     });
     let registry = node.watching.registry.clone();
     registry.ownership().grant(Slot::of(&bob), Epoch(1));
-    assert_eq!(registry.hold(&[Slot::of(&bob)]), [Slot::of(&bob)]);
+    registry.want(&[Slot::of(&bob)]);
+    registry.hold(&[Slot::of(&bob)]).end();
     tell.send(NodeEvent::Rewound).unwrap();
     until("memory is as the state", || registry.names() == [bob.clone()]).await;
     let alices = record(&alice);

@@ -12,6 +12,7 @@ use super::held::HeldSlots;
 use super::loads::Loads;
 use super::names::NameIndex;
 use super::recent_posts::RecentPosts;
+use super::slot_lists::SlotLists;
 use super::unwritten_posts::UnwrittenPosts;
 use super::waiting::WaitingAccounts;
 use crate::account::AccountId;
@@ -43,6 +44,8 @@ pub(super) struct AccountTable {
     keeps_sessions: bool,
     /// The accounts that are watched here, of a node with companions.
     pub(super) held: HeldSlots,
+    /// The accounts by their slots, of a node with companions.
+    pub(super) by_slot: SlotLists,
     /// POSTs of other nodes that were accepted lately.
     pub(super) recent_posts: RecentPosts,
     /// POSTs of this node whose answers are still to be written.
@@ -90,6 +93,7 @@ impl AccountTable {
             events,
             news,
             keeps_sessions,
+            by_slot: SlotLists::new(ownership.is_sole()),
             held: HeldSlots::new(ownership),
             recent_posts: RecentPosts::default(),
             unwritten_posts: UnwrittenPosts::default(),
@@ -128,6 +132,8 @@ impl AccountTable {
         let account = Arc::new(account);
         self.now_has(&account, &[], &account.stored_tokens());
         self.names.add(&account);
+        // Before it is in the table: whatever is there is in its list.
+        self.by_slot.add(&account);
         let owner = AccountOwner(Arc::clone(&account));
         self.map.entry(account.id.clone()).or_default().account = Some(owner);
         account
@@ -200,12 +206,18 @@ impl AccountTable {
         }
         self.now_has(&account, &account.stored_tokens(), &[]);
         self.names.remove(&account);
+        self.by_slot.remove(&account);
         Some(account)
     }
 
     /// Reports if the account's watch waits for credentials. Not where sessions are kept, nor of a visitor.
     pub(super) fn is_waited_for(&self, account: &Account) -> bool {
-        account.is_waiting() && !self.keeps_sessions && self.held.has(&account.id)
+        self.needs_login(account) && self.held.has(&account.id)
+    }
+
+    /// The same, wherever the account is watched.
+    pub(super) fn needs_login(&self, account: &Account) -> bool {
+        account.is_waiting() && !self.keeps_sessions
     }
 
     fn apply_tokens(

@@ -12,8 +12,7 @@ use crate::credentials::Credentials;
 use crate::push::account::Account;
 use crate::secret::DeviceToken;
 use crate::store::{
-    Announce, Generation, Noticed, Position, StateChange, StoreError, ToldMessage, UnixTime,
-    Uptime, change,
+    Announce, Generation, Noticed, Position, StateChange, StoreError, ToldMessage, UnixTime, change,
 };
 
 /// A mailbox that cannot be opened is forgotten if no client has waited in it for so long.
@@ -245,6 +244,15 @@ impl Registry {
         Ok(is_called)
     }
 
+    /// A POST of the token that an operator asked for was accepted. Another node may be the one that posts it otherwise.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing has changed.
+    pub(in crate::push) async fn proved(&self, token: &DeviceToken) -> Result<(), StoreError> {
+        self.owners(token).iter().for_each(|account| account.accepted(token));
+        self.commit(change::proved(token, UnixTime::now())).await
+    }
+
     /// A POST of the token for `generation` was accepted.
     ///
     /// # Errors
@@ -292,24 +300,32 @@ impl Registry {
         self.commit(change::quarantined(token, answers, now.wall.after(wait), now)).await
     }
 
-    /// Removes tokens that no client has handed over, and forgets mailboxes that no client has idled in, for `max_age` of
-    /// deltapush's running time. Returns how many tokens.
+    /// Notes the running time, removes tokens that no client has handed over, and forgets mailboxes that no client has idled in,
+    /// for `max_age` of deltapush's running time. Returns how many tokens.
     ///
     /// # Errors
-    /// [`StoreError`]: nothing has been removed.
+    /// [`StoreError`]: something is left, for the next time.
     pub async fn expire(&self, max_age: Duration) -> Result<usize, StoreError> {
         let now = self.0.clock.now();
-        self.commit(change::served(now, now.before(max_age))).await
+        self.commit(change::served(now)).await?;
+        let mut tokens = 0;
+        loop {
+            let expired = self.commit(change::expire(now, now.before(max_age))).await?;
+            tokens += expired.tokens;
+            if !expired.has_more {
+                return Ok(tokens);
+            }
+        }
     }
 
     /// Finds out whether the state can be written, by writing for how long deltapush has served.
     pub async fn try_writing(&self) -> bool {
-        self.commit(change::served(self.0.clock.now(), Uptime::default())).await.is_ok()
+        self.commit(change::served(self.0.clock.now())).await.is_ok()
     }
 
     /// Writes what is queued and closes the state.
     pub async fn close(&self) {
-        let served = change::served(self.0.clock.now(), Uptime::default());
+        let served = change::served(self.0.clock.now());
         if let Err(error) = self.commit(served).await {
             tracing::debug!("cannot store the running time since it was last stored: {error}");
         }

@@ -5,8 +5,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{TryStreamExt, stream};
 use tokio::time::{sleep, timeout};
 
+use super::accounts::AccountTable;
 use super::loads::LoadGuard;
 use super::{News, Registry};
 use crate::account::AccountId;
@@ -23,6 +25,35 @@ const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
 /// Time until a change that could not be made is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Answers to POSTs that are written at once: the store writes them together.
+const WRITTEN_AT_ONCE: usize = 256;
+
+/// Slots that are being loaded. Dropped before [`end`](Self::end), because the load has failed, they are wanted as before.
+#[derive(Debug)]
+pub struct SlotsLoading<'a> {
+    accounts: &'a AccountTable,
+    slots: Vec<Slot>,
+}
+
+impl SlotsLoading<'_> {
+    /// Those that have to be loaded.
+    #[must_use]
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// Their accounts are in memory.
+    pub fn end(mut self) {
+        self.accounts.loaded(&std::mem::take(&mut self.slots));
+    }
+}
+
+impl Drop for SlotsLoading<'_> {
+    fn drop(&mut self) {
+        self.accounts.not_loaded(&self.slots);
+    }
+}
 
 impl Registry {
     /// The accounts that this node may work for.
@@ -59,17 +90,22 @@ impl Registry {
         self.0.accounts.watched_here()
     }
 
-    /// The accounts of these slots are watched by this node from now on. Returns those slots that were not before: their
-    /// accounts are still to be [loaded](Self::begin_load).
-    #[must_use]
-    pub fn hold(&self, slots: &[Slot]) -> Vec<Slot> {
-        self.0.accounts.hold(slots)
+    /// The accounts of these slots are to be here, until they are [released](Self::release). Those that are loaded stay.
+    pub fn want(&self, slots: &[Slot]) {
+        self.0.accounts.want(slots);
     }
 
-    /// The slots whose accounts are watched by this node.
+    /// The accounts of those of these slots that are wanted and not loaded are watched by this node from now on. They are to be
+    /// [loaded](Self::begin_load) by the caller, while nobody else loads slots.
     #[must_use]
-    pub fn held_slots(&self) -> Vec<Slot> {
-        Slot::all().filter(|slot| self.0.accounts.held.has_slot(*slot)).collect()
+    pub fn hold(&self, slots: &[Slot]) -> SlotsLoading<'_> {
+        SlotsLoading { accounts: &self.0.accounts, slots: self.0.accounts.hold(slots) }
+    }
+
+    /// The slots whose accounts are loaded.
+    #[must_use]
+    pub fn loaded_slots(&self) -> Vec<Slot> {
+        self.0.accounts.held.loaded().collect()
     }
 
     /// A load from the state begins. What changes meanwhile is not overwritten with what it finds.
@@ -77,13 +113,19 @@ impl Registry {
         self.0.accounts.loads.begin()
     }
 
-    /// Reports if each watch of these slots is as far as it can get: it waits for new mail, or cannot.
+    /// The accounts of these slots that are in memory.
     #[must_use]
-    pub fn is_settled(&self, slots: &[Slot]) -> bool {
-        let is_settled = |account: &Arc<Account>| {
-            account.watch.is_settled() || !account.can_be_watched() && account.is_watched()
-        };
-        self.0.accounts.of_slots(slots).iter().all(is_settled)
+    pub(in crate::push) fn in_slots(&self, slots: &[Slot]) -> Vec<Arc<Account>> {
+        self.0.accounts.of_slots(slots)
+    }
+
+    /// Reports if the watch of the account is as far as it can get: it waits for new mail, or cannot, or is another node's.
+    #[must_use]
+    pub(in crate::push) fn is_settled(&self, account: &Account) -> bool {
+        account.watch.is_settled()
+            || !account.can_be_watched() && account.is_watched()
+            || account.is_erased()
+            || !self.is_watched_here(&account.id)
     }
 
     /// The accounts of these slots that have no credentials and need some.
@@ -95,8 +137,8 @@ impl Registry {
         accounts
     }
 
-    /// Takes over the accounts of slots that this node holds, the `new` ones [since the load began](Self::hold). Returns those that have changed since the load began:
-    /// they are to be loaded once more.
+    /// Takes over the accounts of slots that this node holds, the `new` ones [since the load began](Self::hold). Returns those
+    /// that have changed since then: they are to be loaded once more.
     #[must_use]
     pub fn insert_loaded(
         &self,
@@ -173,12 +215,12 @@ impl Registry {
     /// Writes the answers to POSTs that could not be written before, as far as this node posts their tokens.
     pub async fn write_posts(&self) {
         let accounts = &self.0.accounts;
-        for (token, generation) in accounts.unwritten_posts.all_failed() {
-            if accounts.posts(&token)
-                && let Err(error) = self.write_post(&token, generation).await
-            {
-                return tracing::debug!(%token, "an answer cannot be written yet: {error}");
-            }
+        let mut posts = accounts.unwritten_posts.all_failed();
+        posts.retain(|(token, _)| accounts.posts(token));
+        let posts = stream::iter(posts.into_iter().map(Ok::<_, StoreError>));
+        let write = |(token, generation)| async move { self.write_post(&token, generation).await };
+        if let Err(error) = posts.try_for_each_concurrent(WRITTEN_AT_ONCE, write).await {
+            tracing::debug!("answers cannot be written yet: {error}");
         }
     }
 

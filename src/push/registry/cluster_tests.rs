@@ -65,8 +65,10 @@ impl Node {
     fn hold(&self, records: Vec<AccountRecord>) {
         let slots: Vec<Slot> = records.iter().map(|record| Slot::of(&record.account)).collect();
         let load = self.registry.begin_load();
-        let new = self.registry.hold(&slots);
-        assert!(self.registry.insert_loaded(loaded(records), &new, load).is_empty());
+        self.registry.want(&slots);
+        let loading = self.registry.hold(&slots);
+        assert!(self.registry.insert_loaded(loaded(records), loading.slots(), load).is_empty());
+        loading.end();
     }
 
     fn own(&self, name: &str) {
@@ -163,15 +165,46 @@ async fn change_during_a_load_is_not_overwritten() {
     let node = node();
     node.client("alice", true);
     let load = node.registry.begin_load();
+    node.registry.want(&slots(&["alice"]));
     let new = node.registry.hold(&slots(&["alice"]));
     node.registry.register(&account("alice"), &credentials("one"), &token("new")).await.unwrap();
-    let again = node.registry.insert_loaded(loaded(vec![record("alice", &["old"])]), &new, load);
+    let found = loaded(vec![record("alice", &["old"])]);
+    let again = node.registry.insert_loaded(found, new.slots(), load);
     assert!(again.contains(&account("alice")), "to be loaded once more");
     let load = node.registry.begin_load();
     let remove = change::remove_account(&account("alice"));
     node.registry.commit(remove).await.unwrap();
     let found = loaded(vec![record("alice", &["new"])]);
     assert!(!node.registry.replace_account(&account("alice"), found, load));
+}
+
+#[tokio::test]
+async fn slots_are_loaded_until_they_are_dropped() {
+    let node = node();
+    let (it, alice, bob) = (&node.registry, slots(&["alice"]), slots(&["bob"]));
+    assert!(it.hold(&alice).slots().is_empty(), "nobody wants it");
+    it.want(&[alice[0], bob[0]]);
+    assert!(!it.is_watched_here(&account("alice")));
+    let failed = it.hold(&alice);
+    assert_eq!(failed.slots(), alice);
+    let insert = |loading: &SlotsLoading<'_>, names: &[&str]| {
+        let found = names.iter().map(|name| record(name, &["a"])).collect();
+        assert!(it.insert_loaded(loaded(found), loading.slots(), it.begin_load()).is_empty());
+    };
+    insert(&failed, &["alice"]);
+    assert!(it.is_known(&account("alice")) && it.loaded_slots().is_empty());
+    drop(failed);
+    assert!(it.is_empty(), "an unfinished load leaves nothing");
+    let loading = it.hold(&[alice[0], bob[0]]);
+    assert_eq!(loading.slots(), [alice[0], bob[0]]);
+    it.release(&bob);
+    insert(&loading, &["alice", "bob"]);
+    loading.end();
+    assert_eq!((it.names(), it.loaded_slots()), (vec![account("alice")], alice.clone()));
+    it.want(&alice);
+    assert!(it.hold(&alice).slots().is_empty(), "it is loaded");
+    it.release(&alice);
+    assert!(it.is_empty() && it.loaded_slots().is_empty());
 }
 
 #[tokio::test]
@@ -223,6 +256,7 @@ async fn news_waits_until_the_account_is_owned() {
 async fn posts_of_other_nodes_delay_those_of_this_one() {
     let node = node();
     let load = node.registry.begin_load();
+    node.registry.want(&slots(&["alice"]));
     let new = node.registry.hold(&slots(&["alice"]));
     let record = record("alice", &["a"]);
     let now = UnixTime::now();
@@ -231,7 +265,38 @@ async fn posts_of_other_nodes_delay_those_of_this_one() {
         tokens: vec![(token("a"), TokenRecord { accepted: true, quarantine: None })],
         ..loaded(vec![record])
     };
-    assert!(node.registry.insert_loaded(found, &new, load).is_empty());
+    assert!(node.registry.insert_loaded(found, new.slots(), load).is_empty());
     let state = node.registry.standing(&token("a")).unwrap();
     assert!(state.accepted && state.since_post.unwrap() < Duration::from_secs(60));
+}
+
+/// In the time of one look at all accounts, much more than one slot, or one new account, is looked at.
+#[tokio::test]
+async fn slots_are_looked_at_without_the_accounts_of_others() {
+    let node = node();
+    let it = &node.registry;
+    let records = (0..20_000).map(|number| record(&number.to_string(), &[&number.to_string()]));
+    it.want(&Slot::all().collect::<Vec<_>>());
+    let loading = it.hold(&Slot::all().collect::<Vec<_>>());
+    let found = loaded(records.collect());
+    assert!(it.insert_loaded(found, loading.slots(), it.begin_load()).is_empty());
+    loading.end();
+    let shortest = |run: &dyn Fn()| {
+        let took = |_| {
+            let began = std::time::Instant::now();
+            run();
+            began.elapsed()
+        };
+        (0..7).map(took).min().unwrap()
+    };
+    let all = shortest(&|| assert_eq!(it.len(), 20_000));
+    let slots = slots(&["7"]);
+    let slot = shortest(&|| assert!((5..60).contains(&it.in_slots(&slots).len())));
+    assert!(slot < all / 10, "{slot:?} of {all:?}");
+    let origin = AccountOrigin { prefix: [192, 0, 2, 1].into(), is_open: false };
+    let admitted = shortest(&|| drop(it.admit(&account("new"), origin).unwrap()));
+    assert!(admitted < all, "{admitted:?} of {all:?}");
+    assert_eq!(it.0.accounts.estimated_len(), 20_000);
+    it.release(&slots);
+    assert!(it.in_slots(&slots).is_empty() && it.watched_here().len() == it.len());
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::accounts::AccountTable;
 use super::events::{AccountEvent, News};
+use super::held::SlotLoad;
 use super::loads::LoadGuard;
 use crate::account::AccountId;
 use crate::ownership::{SLOTS, Slot};
@@ -15,13 +16,32 @@ use crate::secret::DeviceToken;
 use crate::store::{AccountRecord, Loaded, TokenRecord, UnixTime};
 
 impl AccountTable {
-    /// The accounts of these slots are watched here from now on. Returns those slots that were not before: they have to be
-    /// loaded.
+    /// The accounts of these slots are to be here.
+    pub(super) fn want(&self, slots: &[Slot]) {
+        for slot in slots {
+            self.held.advance(*slot, SlotLoad::Free, SlotLoad::Wanted);
+        }
+    }
+
+    /// The accounts of those of these slots that are wanted are watched here from now on. Returns these: their accounts have to
+    /// be loaded.
     pub(super) fn hold(&self, slots: &[Slot]) -> Vec<Slot> {
-        let new: Vec<Slot> =
-            slots.iter().copied().filter(|slot| !self.held.has_slot(*slot)).collect();
-        new.iter().for_each(|slot| self.held.set(*slot, true));
-        new
+        let is_wanted = |slot: &Slot| self.held.advance(*slot, SlotLoad::Wanted, SlotLoad::Loading);
+        slots.iter().copied().filter(is_wanted).collect()
+    }
+
+    /// The accounts of these slots are in memory, as far as the slots were not dropped meanwhile.
+    pub(super) fn loaded(&self, slots: &[Slot]) {
+        for slot in slots {
+            self.held.advance(*slot, SlotLoad::Loading, SlotLoad::Loaded);
+        }
+    }
+
+    /// The accounts of these slots could not be loaded: they are wanted as before, unless they were dropped meanwhile.
+    pub(super) fn not_loaded(&self, slots: &[Slot]) {
+        let back = |slot: &Slot| self.held.advance(*slot, SlotLoad::Loading, SlotLoad::Wanted);
+        let slots: Vec<Slot> = slots.iter().copied().filter(back).collect();
+        self.let_go(&slots);
     }
 
     /// Takes over the accounts of slots that are held, the `new` ones since the load began, as `load` has found them. Returns
@@ -32,7 +52,9 @@ impl AccountTable {
         new: &[Slot],
         load: LoadGuard<'_>,
     ) -> HashSet<AccountId> {
-        let is_new = |record: &&AccountRecord| self.get(&record.account).is_none();
+        let is_new = |record: &&AccountRecord| {
+            self.get(&record.account).is_none() && self.held.has(&record.account)
+        };
         let waiting = loaded.accounts.iter().filter(|record| record.is_waiting()).filter(is_new);
         self.waiting.begin(waiting.count());
         for record in loaded.accounts {
@@ -99,10 +121,16 @@ impl AccountTable {
 
     /// The accounts of these slots are watched here no more: they leave, and those with a client here stay as visitors.
     pub(super) fn release(&self, slots: &[Slot]) {
-        let leaving = self.of_slots(slots);
-        let waiting = leaving.iter().filter(|account| self.is_waited_for(account)).count();
-        slots.iter().for_each(|slot| self.held.set(*slot, false));
         self.settle_no_more(slots);
+        // First: an account that a load inserts at the same time leaves by itself.
+        let held: Vec<Slot> = slots.iter().copied().filter(|slot| self.held.free(*slot)).collect();
+        self.let_go(&held);
+    }
+
+    /// The accounts of slots that were held until now leave.
+    fn let_go(&self, slots: &[Slot]) {
+        let leaving = self.of_slots(slots);
+        let waiting = leaving.iter().filter(|account| self.needs_login(account)).count();
         self.waiting.left(waiting);
         for account in leaving {
             account.watch.stop();
@@ -145,20 +173,17 @@ impl AccountTable {
         slots.iter().for_each(|slot| self.held.set_settling(*slot, false));
     }
 
+    /// The accounts of these slots, visitors too.
     pub(super) fn of_slots(&self, slots: &[Slot]) -> Vec<Arc<Account>> {
-        let slots: HashSet<Slot> = slots.iter().copied().collect();
-        let mut accounts = self.all();
-        accounts.retain(|account| slots.contains(&Slot::of(&account.id)));
-        accounts
+        slots.iter().flat_map(|slot| self.by_slot.accounts(*slot)).collect()
     }
 
     /// Number of accounts in all, as far as it can be told from those that are watched here.
     pub(super) fn estimated_len(&self) -> usize {
         if self.held.ownership.is_sole() {
-            self.len()
-        } else {
-            self.in_all(self.watched_here().len())
+            return self.len();
         }
+        self.in_all(self.held.loaded().map(|slot| self.by_slot.count(slot)).sum())
     }
 
     /// The number in all nodes, where the slots of this one have so many: each has about as many as another.
@@ -166,7 +191,9 @@ impl AccountTable {
         if self.held.ownership.is_sole() {
             return here;
         }
-        here.saturating_mul(usize::from(SLOTS)).checked_div(self.held.count()).unwrap_or_default()
+        here.saturating_mul(usize::from(SLOTS))
+            .checked_div(self.held.loaded().count())
+            .unwrap_or_default()
     }
 
     /// Reports if the account may be in memory: it is watched here, or has a client here.
@@ -181,21 +208,22 @@ impl AccountTable {
         }
     }
 
-    /// Passes each account that is watched here to `each`, in no order; a part of the table is locked meanwhile.
+    /// Passes each account that is watched here to `each`, in no order. Without companions a part of the table is locked meanwhile.
     pub(super) fn each_here(&self, mut each: impl FnMut(&Account)) {
-        self.each(|account| {
-            if self.held.has(&account.id) {
-                each(account);
-            }
-        });
+        if self.held.ownership.is_sole() {
+            return self.each(each);
+        }
+        for slot in self.held.held() {
+            self.by_slot.accounts(slot).iter().for_each(|account| each(account));
+        }
     }
 
     /// The accounts that are watched here, in no order.
     pub(super) fn watched_here(&self) -> Vec<Arc<Account>> {
-        let mut accounts = self.all();
-        if !self.held.ownership.is_sole() {
-            accounts.retain(|account| self.held.has(&account.id));
+        if self.held.ownership.is_sole() {
+            self.all()
+        } else {
+            self.of_slots(&self.held.held().collect::<Vec<_>>())
         }
-        accounts
     }
 }

@@ -34,7 +34,11 @@ pub async fn upkeep(registry: Registry, stop: CancellationToken) {
                 continue;
             }
         }
-        match registry.expire(MAX_AGE).await {
+        let expired = tokio::select! {
+            () = stop.cancelled() => return,
+            expired = registry.expire(MAX_AGE) => expired,
+        };
+        match expired {
             Ok(0) => {}
             Ok(tokens) => {
                 tracing::info!(tokens, "removed tokens that no device has handed over for 90 days")

@@ -12,7 +12,7 @@ use crate::account::AccountId;
 use crate::bounded::Bounded;
 use crate::push::account::Account;
 use crate::secret::DeviceToken;
-use crate::store::{StoreError, StoredEvent, change};
+use crate::store::{StoreError, StoredEvent, UnixTime, change};
 
 /// For so long a client that logs in waits for the database. Later its account counts as unknown for a while.
 pub(super) const CLIENT_LIMIT: Duration = Duration::from_secs(1);
@@ -22,6 +22,13 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// A device that fetches is told of at most once in this time, or in half the grace if that is longer.
 const LEAST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A device that was woken within this time comes because of it.
+const POSTED: Duration = Duration::from_secs(3600);
+
+/// Without a grace, one in so many fetches of such a device is told of: it may have been woken for another account, and the watch
+/// of this one be refused.
+const SAMPLE: u8 = 16;
 
 /// So many devices are remembered that were told of.
 const MAX_TOLD: usize = 10_000;
@@ -97,12 +104,16 @@ impl Registry {
     }
 
     /// The device with this token fetches messages of the account by itself. With a grace of pushes, the watch at another node
-    /// must know.
+    /// must know. Without one only a watch that was refused has a use for it: most are told of nothing.
     pub fn device_fetches(&self, known: &Account, token: &DeviceToken, grace: Duration) {
         if self.is_watched_here(&known.id) {
             if !grace.is_zero() {
                 known.watch.device_fetches(token);
             }
+            return;
+        }
+        let is_needless = grace.is_zero() && self.is_posted(token) && fastrand::u8(..SAMPLE) > 0;
+        if is_needless {
             return;
         }
         if self.0.told_fetches.is_due(&known.id, token, (grace / 2).max(LEAST_PAUSE)) {
@@ -115,6 +126,12 @@ impl Registry {
                 }
             });
         }
+    }
+
+    /// Reports if the device was woken lately, so that its accounts are watched, most probably.
+    fn is_posted(&self, token: &DeviceToken) -> bool {
+        let age = self.0.accounts.recent_posts.age(token, UnixTime::now());
+        age.is_some_and(|age| age < POSTED)
     }
 
     /// The mail server has no session left for the account's client: the watch leaves it its own, at whichever node it is.

@@ -16,10 +16,10 @@ use crate::bounded::Bounded;
 use crate::mailbox_name::MailboxName;
 use crate::push::account::Account;
 use crate::push::filter::{PushDecision, SkipReason};
-use crate::push::registry::Visit;
+use crate::push::registry::{INBOX, Visit};
 use crate::secret::DeviceToken;
 use crate::store::{
-    ForwardOutcome, ForwardedFact, Position, StoreError, ToldMessage, UnixTime, change,
+    Announce, ForwardOutcome, ForwardedFact, Position, StoreError, ToldMessage, UnixTime, change,
 };
 
 /// So many accounts of other nodes stay in memory after news of them,
@@ -182,9 +182,17 @@ impl NewsReceiver {
                 let opened = OpenedMailbox { mailbox: MailboxName::from(mailbox), position };
                 self.compare(&account, device.as_ref(), &opened).await?;
             }
-            None => debug!(%account, "what another node has forwarded cannot be read"),
+            None => return self.take_in_unknown(id, &known).await,
         }
         self.context.registry.commit(change::taken_in(id, |_| Ok(()))).await.map(drop)
+    }
+
+    /// Takes in a fact that this version cannot read: a newer node has written it, perhaps of a new message, and a phone that is
+    /// woken in vain loses nothing.
+    async fn take_in_unknown(&self, id: i64, account: &Account) -> Result<(), StoreError> {
+        debug!(%account, "what another node has forwarded cannot be read: its devices are woken");
+        let registry = &self.context.registry;
+        registry.told_elsewhere(account, id, None, INBOX, Announce::All).await.map(drop)
     }
 
     async fn take_in_news(

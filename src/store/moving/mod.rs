@@ -8,6 +8,7 @@ mod digest;
 mod places;
 mod report;
 mod tables;
+mod waiting;
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -173,6 +174,7 @@ impl Moving {
         mark::refuse(Sql::Postgres(database), Place::Database)?;
         let (source, target) = (StatePlace::Database(database), StatePlace::File(file));
         let sealer = key::shared_sealer(source.sql(), &self.source)?;
+        waiting::take_in_forwarded(source.sql())?;
         self.copy(source, target, &sealer, self.report(Place::File))
     }
 

@@ -15,8 +15,18 @@ const MACHINE: &str = "push-1";
 const NOW: DualTime = DualTime { wall: UnixTime(1_700_000_000), served: Uptime(5) };
 
 /// Tables that only nodes have, and columns that are computed.
-const OF_NODES: [&str; 8] =
-    ["accounts.slot", "ended_nodes", "events", "forwarded", "meta", "nodes", "shared", "slots"];
+const OF_NODES: [&str; 10] = [
+    "accounts.slot",
+    "ended_nodes",
+    "events",
+    "forwarded",
+    "meta",
+    "nodes",
+    "served.expired_to",
+    "served.expires",
+    "shared",
+    "slots",
+];
 
 /// No certificates.
 struct NoFiles;
@@ -290,6 +300,24 @@ async fn move_that_was_cut_off_between_its_commits_is_finished() {
     assert!(refused.to_string().contains("states are not merged"), "{refused}");
     assert_eq!(scene.accounts_in_file().await.unwrap(), 3);
     assert_eq!(scene.database.sql("SELECT count(*) FROM accounts"), "4");
+}
+
+/// News that no owner has taken in when all nodes were stopped wakes its devices from the file, once.
+#[tokio::test]
+async fn forwarded_news_becomes_pending_in_a_file() {
+    let scene = Scene::with_accounts(3).await;
+    scene.move_to(Place::Database).unwrap();
+    scene.database.sql("UPDATE tokens SET pending = NULL WHERE id > 1");
+    let forwarded = "INSERT INTO forwarded (account, at, data) VALUES (2, 90, ''), (2, 80, '')";
+    scene.database.sql(forwarded);
+    scene.move_to(Place::File).unwrap();
+    let pending =
+        "SELECT group_concat(account || ':' || pending || ':' || pending_since) FROM tokens";
+    let pending: String = scene.file().query_row(pending, [], |row| row.get(0)).unwrap();
+    assert_eq!(pending, "1:41:2,2:42:80");
+    // Cut off before the database was marked as moved: the next attempt finds the same.
+    scene.database.sql("DELETE FROM meta WHERE name = 'moved'");
+    assert!(scene.move_to(Place::File).unwrap().was_there);
 }
 
 #[tokio::test]

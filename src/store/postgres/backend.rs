@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use super::super::operations::Operation;
 use super::super::seal::Sealer;
-use super::super::sql::{PostgresSql, Sql};
+use super::super::sql::{CommitError, PostgresSql, Sql};
 use super::super::worker::{Backend, Batch, Job, Jobs};
 use super::super::{Change, StoreError};
 use super::doubts::Doubts;
@@ -23,6 +23,12 @@ use crate::ownership::{Ownership, Slot};
 
 /// Number of attempts at a change that collides with others.
 const ATTEMPTS: usize = 5;
+/// Number of changes of a transaction that may be too slow, each for the time limit of a statement. With one more the database
+/// itself is slow, and the others do not wait for the rest of them.
+const SLOW: usize = 1;
+/// `NOTIFY` holds a lock of the whole server until its transaction is on disk, and on a standby: one of its own, which has nothing
+/// to wait for, takes a moment. If it is lost, other nodes look at the log all the same.
+const COMMIT_AND_NOTIFY: &str = "COMMIT; NOTIFY deltapush";
 
 /// The database, for the worker's thread.
 pub(super) struct PostgresBackend {
@@ -88,7 +94,7 @@ impl PostgresBackend {
             session = self.runtime.block_on(self.link.session())?;
             client = self.runtime.block_on(session.client.lock());
         }
-        let connection = PostgresSql { runtime: &self.runtime, session: &session, client: &client };
+        let connection = PostgresSql::new(&self.runtime, &session, &client);
         let result = self.transact_on(&connection, jobs);
         match &result {
             Ok(_) => {}
@@ -106,24 +112,33 @@ impl PostgresBackend {
     ) -> Result<Committed, StoreError> {
         let has_several = jobs.len() > 1;
         let mut committed = Committed::default();
-        let (mut fenced, mut told) = (Vec::new(), None);
-        connection.batch("BEGIN")?;
+        let (mut fenced, mut told, mut slow) = (Vec::new(), None, 0);
+        connection.begin();
         for job in jobs {
             if has_several {
-                connection.batch("SAVEPOINT change")?;
+                connection.begin_part();
             }
             let (changes, slots, before) = (committed.changes.len(), fenced.len(), told);
-            let failure =
+            let mut failure =
                 self.run(job.as_mut(), connection, &mut committed, &mut fenced, &mut told);
+            if has_several
+                && failure.is_none()
+                && let Err(error) = connection.end_part()
+            {
+                failure = Some(job.fail(error.into()));
+            }
             match &failure {
-                None if has_several => connection.batch("RELEASE change")?,
                 None => {}
                 Some(error @ (StoreError::Collision | StoreError::Unavailable(_))) => {
                     return Err(error.clone());
                 }
                 Some(error) if !has_several => return Err(error.clone()),
-                Some(_) => {
-                    connection.batch("ROLLBACK TO change")?;
+                Some(error) => {
+                    slow += usize::from(matches!(error, StoreError::Slow(_)));
+                    if slow > SLOW {
+                        return Err(error.clone());
+                    }
+                    connection.undo_part()?;
                     committed.changes.truncate(changes);
                     fenced.truncate(slots);
                     told = before;
@@ -131,16 +146,14 @@ impl PostgresBackend {
             }
             committed.failures.push(failure);
         }
-        if told.is_some() {
-            self.premises.hold(connection)?;
-        }
-        let commit = if told.is_some() { "NOTIFY deltapush; COMMIT" } else { "COMMIT" };
-        match connection.batch(commit) {
+        let commit = if told.is_some() { COMMIT_AND_NOTIFY } else { "COMMIT" };
+        match connection.commit(commit) {
             Ok(()) => {
                 told.into_iter().for_each(|row| self.told.set(row));
                 Ok(committed)
             }
-            Err(error) => {
+            Err(CommitError::Undone(error)) => Err(error.into()),
+            Err(CommitError::Unknown(error)) => {
                 self.doubts.add();
                 Err(error.into())
             }
@@ -155,20 +168,20 @@ impl PostgresBackend {
         fenced: &mut Vec<Slot>,
         told: &mut Option<EventKey>,
     ) -> Option<StoreError> {
-        let (ownership, id) = (&self.ownership, self.node);
+        let (ownership, id, premises) = (&self.ownership, self.node, &self.premises);
         job.run(&mut Operation {
             sql: Sql::Postgres(connection),
             sealer: self.sealer.as_deref(),
             // The database counts them.
             generation: &mut 0,
             changes: &mut committed.changes,
-            node: Some(NodeWrites { ownership, id, fenced, told }),
+            node: Some(NodeWrites { ownership, id, premises, fenced, told }),
         })
     }
 }
 
 fn undo(connection: &PostgresSql<'_>, session: &Session) {
-    if connection.batch("ROLLBACK").is_err() {
+    if connection.undo().is_err() {
         session.discard();
     }
 }
@@ -188,6 +201,7 @@ fn add(batch: &mut Batch, jobs: Jobs, result: Result<Committed, StoreError>) {
         matches!(
             error,
             StoreError::Unavailable(_)
+                | StoreError::Slow(_)
                 | StoreError::Refused(_)
                 | StoreError::Outdated(_)
                 | StoreError::Damaged(_)

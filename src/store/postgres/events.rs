@@ -7,14 +7,19 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::super::operations::{Operation, Result, StateChange};
-use super::super::sql::{self, Row, Sql, SqlError, values};
+use super::super::sql::values;
 use super::super::{Store, StoreError};
 use super::Shared;
-use super::place::{EventKey, Found, Place, StoredRow, Told};
+use super::doubts::OpenDoubts;
+use super::log_rows::{prune, read_on};
+use super::place::{EventKey, Place};
+use super::premises::{self, Premises, changed};
 use crate::account::AccountId;
 
 /// The log is read so often without any notification, which may have been lost.
 const LOOK: Duration = Duration::from_secs(5);
+/// The same while the end of a commit is waited for that was not answered.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
 /// Interval at which a node removes old rows.
 const PRUNE: Duration = Duration::from_secs(120);
 /// The separator of a login name and its mail server, in `data`. Neither contains it: PostgreSQL stores no NUL in a text.
@@ -66,7 +71,7 @@ impl StoredEvent {
     }
 
     /// Reports if the node that has written it is to hear of it, too.
-    fn is_for_all(&self) -> bool {
+    pub(super) fn is_for_all(&self) -> bool {
         matches!(self, Self::Pending(_) | Self::Forwarded(_))
     }
 
@@ -88,7 +93,7 @@ impl StoredEvent {
     }
 
     /// `None` for a kind that a newer version has.
-    fn parse(kind: &str, data: &[u8]) -> Option<Self> {
+    pub(super) fn parse(kind: &str, data: &[u8]) -> Option<Self> {
         let mut parts = data.splitn(3, |byte| *byte == BETWEEN);
         let mut text = || std::str::from_utf8(parts.next()?).ok();
         let mut account = || Some(AccountId::new(text()?, text()?));
@@ -118,12 +123,18 @@ impl Operation<'_> {
     /// Tells other nodes of a change, together with it.
     pub(in crate::store) fn tell(&mut self, event: StoredEvent) -> Result<()> {
         let Some(node) = &mut self.node else { return Ok(()) };
-        let row = self.sql.one(
-            "INSERT INTO events (node, kind, data) VALUES (?1, ?2, ?3)
-             RETURNING id, CAST(extract(epoch FROM at) * 1000000 AS BIGINT)",
-            values![node.id, event.kind(), event.data()],
-            |row| Ok(EventKey { id: row.get(0)?, at: row.get(1)? }),
+        let Premises { key_check, known } = node.premises;
+        let (row, outdated) = self.sql.one(
+            concat!(
+                "INSERT INTO events (node, kind, data) VALUES (?1, ?2, ?3)
+                 RETURNING id, CAST(extract(epoch FROM at) * 1000000 AS BIGINT), (",
+                changed!("?4", "?5"),
+                ")"
+            ),
+            values![node.id, event.kind(), event.data(), key_check, known],
+            |row| Ok((EventKey { id: row.get(0)?, at: row.get(1)? }, row.get(2)?)),
         )?;
+        premises::outdated(outdated)?;
         *node.told = Some(row);
         Ok(())
     }
@@ -136,8 +147,10 @@ pub struct EventLog {
     /// The place in the log; `None` before the first read.
     place: Option<Place>,
     pruned: Instant,
-    /// Commits of unknown outcome that were cleared up.
-    cleared: u64,
+    /// The last row that was removed.
+    pruned_to: i64,
+    /// Commits of unknown outcome.
+    doubts: OpenDoubts,
     /// Events that were read, and not passed on because of a failure afterwards.
     unread: Vec<StoredEvent>,
 }
@@ -156,7 +169,8 @@ impl Store {
             news,
             place: None,
             pruned: Instant::now(),
-            cleared: 0,
+            pruned_to: 0,
+            doubts: OpenDoubts::new(Instant::now()),
             unread: Vec::new(),
         })
     }
@@ -166,7 +180,8 @@ impl EventLog {
     /// Returns when there may be something new: when the database says so, or after a few seconds.
     pub async fn changed(&mut self) {
         // The sender ends with the process.
-        let _ = timeout(LOOK, self.news.changed()).await;
+        let look = if self.doubts.are_waited_for() { LOOK_AGAIN } else { LOOK };
+        let _ = timeout(look, self.news.changed()).await;
     }
 
     /// The new events of other nodes, and those of this one that are for all, or whose commit was not answered. If commits are
@@ -181,112 +196,33 @@ impl EventLog {
         let told = shared.told.last();
         let own = shared.node;
         let read = move |state: &mut Operation<'_>| Ok(read_on(state.sql, own, place, told)?);
-        let (place, news) = shared.reader.read(read).await?;
+        let (place, news) = shared.reader.look(read).await?;
         let lag = place.lag();
         self.place = Some(place);
         self.unread.extend(news);
-        if self.pruned.elapsed() > PRUNE {
-            self.pruned = Instant::now();
-            // Another node may be at it.
-            if let Err(error) = shared.reader.read(prune).await {
-                tracing::debug!("old events stay in the database for now: {error}");
-            }
-        }
         if let Some(lag) = lag {
             shared.own.read_log(lag);
         }
-        let doubts = shared.doubts.count();
-        if doubts != self.cleared {
-            let unclear = shared.reader.read(move |state| Ok(recent(state.sql, own)?)).await?;
-            self.unread.extend(unclear);
-            self.cleared = doubts;
+        self.unread.extend(self.doubts.clear_up(&shared).await?);
+        if self.pruned.elapsed() > PRUNE {
+            self.prune().await;
         }
         Ok(std::mem::take(&mut self.unread))
     }
-}
 
-/// Reads on from a place, or begins. Returns the next place, and the news.
-fn read_on(
-    sql: Sql<'_>,
-    node: i64,
-    place: Option<Place>,
-    told: Option<Told>,
-) -> sql::Result<(Place, Vec<StoredEvent>)> {
-    let now = Instant::now();
-    let found = rows_since(sql, node, place.as_ref().map_or(0, Place::since))?;
-    match place {
-        None => Ok((Place::after(&found, told, now), Vec::new())),
-        Some(place) if place.is_rewound(&found, told, now) => {
-            let whole = rows_since(sql, node, 0)?;
-            let place = Place::after(&whole, told, now);
-            let rest = whole.rows.into_iter().filter_map(|row| row.event);
-            Ok((place, [StoredEvent::Rewound].into_iter().chain(rest).collect()))
-        }
-        Some(mut place) => {
-            let news = place.advance(found, now);
-            Ok((place, news))
+    /// Removes a portion of the old rows. Another node may be at it.
+    pub(super) async fn prune(&mut self) {
+        let place = self.pruned_to;
+        match self.shared.reader.read(move |state| Ok(prune(state.sql, place)?)).await {
+            // There may be more.
+            Ok(Some(last)) => self.pruned_to = last,
+            Ok(None) => self.pruned = Instant::now(),
+            Err(error) => {
+                self.pruned = Instant::now();
+                tracing::debug!("old events stay in the database for now: {error}");
+            }
         }
     }
-}
-
-/// The latest writes of this node, as if another had: its changes, and the tokens with something to announce.
-fn recent(sql: Sql<'_>, node: i64) -> sql::Result<Vec<StoredEvent>> {
-    let mut found = Vec::new();
-    sql.each(
-        "SELECT DISTINCT kind, data FROM events
-         WHERE node = ?1 AND at > now() - INTERVAL '1 minute' AND kind <> 'pending'
-         UNION ALL SELECT DISTINCT 'pending', hash FROM tokens WHERE pending IS NOT NULL",
-        values![node],
-        |row| {
-            let (kind, data): (String, Vec<u8>) = (row.get(0)?, row.get(1)?);
-            found.extend(StoredEvent::parse(&kind, &data));
-            Ok(())
-        },
-    )?;
-    Ok(found)
-}
-
-/// Removes old rows.
-fn prune(state: &mut Operation<'_>) -> Result<()> {
-    let old = "DELETE FROM events WHERE at < now() - INTERVAL '10 minutes'";
-    state.sql.execute(old, values![])?;
-    Ok(())
-}
-
-/// The rows of transactions from `since` on.
-fn rows_since(sql: Sql<'_>, node: i64, since: i64) -> sql::Result<Found> {
-    // Both in one statement, which sees one state of the database.
-    let mut found = Found { oldest: 0, time: 0, rows: Vec::new() };
-    sql.each(
-        "SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT),
-             CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT),
-             e.id, CAST(extract(epoch FROM e.at) * 1000000 AS BIGINT),
-             CAST(CAST(e.xid AS TEXT) AS BIGINT), e.node, e.kind, e.data
-         FROM (SELECT 1) one LEFT JOIN events e
-             ON e.xid >= CAST(CAST(?1 AS TEXT) AS xid8)
-         ORDER BY e.id",
-        values![since.to_string()],
-        |row| {
-            (found.oldest, found.time) = (row.get(0)?, row.get(1)?);
-            if row.get::<Option<i64>>(2)?.is_some() {
-                found.rows.push(row_in(row, node)?);
-            }
-            Ok(())
-        },
-    )?;
-    Ok(found)
-}
-
-fn row_in(row: &Row<'_>, node: i64) -> sql::Result<StoredRow> {
-    let (kind, data): (String, Vec<u8>) = (row.get(6)?, row.get(7)?);
-    let event = StoredEvent::parse(&kind, &data);
-    let is_this_nodes = row.get::<i64>(5)? == node;
-    Ok::<_, SqlError>(StoredRow {
-        key: EventKey { id: row.get(2)?, at: row.get(3)? },
-        transaction: row.get(4)?,
-        is_own: is_this_nodes && event != Some(StoredEvent::Slots),
-        event: event.filter(|event| !is_this_nodes || event.is_for_all()),
-    })
 }
 
 #[cfg(test)]

@@ -78,7 +78,7 @@ impl Store {
                 .sql
                 .rows(statement, values![parts, names, MAX_FOUND], |row| account_in(row, 0))?)
         };
-        self.shared()?.reader.read(read).await
+        self.shared()?.reader.look(read).await
     }
 
     /// The facts that wait for the owner of these slots, the oldest first.
@@ -95,7 +95,7 @@ impl Store {
                 |row| Ok(ForwardedFact { id: row.get(0)?, data: row.get(1)?, account: account_in(row, 2)? }),
             )?)
         };
-        self.shared()?.reader.read(read).await
+        self.shared()?.reader.look(read).await
     }
 }
 

@@ -13,10 +13,11 @@ use super::super::lease_rows::{
     EndedNode, LeaseAnswer, LeaseFacts, LeaseRequest, LeaseStamp, NodeFact, NodeId, NodeIdentity,
     NodeStatus, Renewal, SlotFact,
 };
-use super::super::node_facts::{NodeCounts, NodeFacts};
+use super::super::node_facts::NodeCounts;
 use super::super::{Store, StoreError, UnixTime};
 use super::Shared;
-use super::premises::{self, Premises};
+use super::link::Session;
+use super::premises::{self, Premises, changed};
 use super::schema::Schema;
 use crate::ownership::{Epoch, Slot};
 
@@ -53,9 +54,11 @@ impl Store {
     ) -> Result<LeaseAnswer, StoreError> {
         let shared = self.shared()?;
         let begun = Instant::now();
-        let answer =
-            self.lease_session(limit, async |client| run(client, shared, node, request).await);
-        let answer = answer.await;
+        let run = async |client: &mut Client, session: &Session| {
+            let inner = client.transaction().await?;
+            run(LeaseTransaction { inner, session }, shared, node, request).await
+        };
+        let answer = self.lease_session(limit, run).await;
         shared.own.renewed(begun.elapsed());
         answer
     }
@@ -71,10 +74,10 @@ impl Store {
     async fn lease_session<T>(
         &self,
         limit: Duration,
-        run: impl AsyncFnOnce(&mut Client) -> Result<T, StoreError>,
+        run: impl AsyncFnOnce(&mut Client, &Session) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let session = self.shared()?.listener.session().await?;
-        let query = async { run(&mut *session.client.lock().await).await };
+        let query = async { run(&mut *session.client.lock().await, &session).await };
         match timeout(limit, query).await {
             Ok(found) => found,
             Err(_) => {
@@ -85,45 +88,69 @@ impl Store {
     }
 }
 
+/// The transaction of a request. The statements of each renewal are prepared once.
+struct LeaseTransaction<'a> {
+    inner: Transaction<'a>,
+    session: &'a Session,
+}
+
+impl LeaseTransaction<'_> {
+    async fn query(
+        &self,
+        text: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Error> {
+        let statement = match self.session.prepared(text) {
+            Some(known) => known,
+            None => {
+                let statement = self.inner.prepare(text).await?;
+                self.session.keep_prepared(text, &statement);
+                statement
+            }
+        };
+        self.inner.query(&statement, values).await
+    }
+}
+
 async fn run(
-    client: &mut Client,
+    transaction: LeaseTransaction<'_>,
     shared: &Shared,
     node: &NodeIdentity,
     request: &LeaseRequest,
 ) -> Result<LeaseAnswer, StoreError> {
-    let transaction = client.transaction().await?;
     let is_news = match request {
         LeaseRequest::Renew(renewal) => renew(&transaction, shared, node, renewal).await?,
-        LeaseRequest::Release => release(&transaction, node.id).await?,
+        LeaseRequest::Release => release(&transaction.inner, node.id).await?,
     };
     if is_news {
         let event = "INSERT INTO events (node, kind) VALUES ($1, 'slots')";
-        transaction.execute(event, &[&node.id.0]).await?;
-        transaction.batch_execute("NOTIFY deltapush").await?;
+        transaction.inner.execute(event, &[&node.id.0]).await?;
+        transaction.inner.batch_execute("NOTIFY deltapush").await?;
     }
     let answer = answer(&transaction).await?;
-    transaction.commit().await?;
+    transaction.inner.commit().await?;
     Ok(answer)
 }
 
 /// Reports if it changed anything that other nodes wait for.
 async fn renew(
-    transaction: &Transaction<'_>,
+    transaction: &LeaseTransaction<'_>,
     shared: &Shared,
     node: &NodeIdentity,
     renewal: &Renewal,
 ) -> Result<bool, StoreError> {
     let known = if renewal.join {
-        join(transaction, shared.schema, node).await?;
+        join(&transaction.inner, shared.schema, node).await?;
+        hold(transaction, &shared.premises).await?;
         None
     } else {
-        match extend(transaction, (node, shared.own.report()), renewal.leaving).await? {
+        match extend(transaction, shared, node, renewal.leaving).await? {
             // Other nodes took this one for dead.
             None => return Ok(false),
             known => known,
         }
     };
-    hold(transaction, &shared.premises).await?;
+    let transaction = &transaction.inner;
     let buried = bury(transaction, &renewal.bury).await?;
     let claimed = change(transaction, node.id, &CLAIM, &renewal.claim).await?;
     change(transaction, node.id, &MARK, &renewal.mark).await?;
@@ -161,30 +188,40 @@ async fn join(
 }
 
 /// Makes sure that the node works with the state as it is.
-async fn hold(transaction: &Transaction<'_>, premises: &Premises) -> Result<(), StoreError> {
-    let statement = premises::CHANGED.replace('?', "$");
-    let row = transaction.query_opt(&statement, &[&premises.key_check, &premises.known]).await?;
-    premises::outdated(row.map(|row| row.try_get(0)).transpose()?)
+async fn hold(transaction: &LeaseTransaction<'_>, premises: &Premises) -> Result<(), StoreError> {
+    let rows =
+        transaction.query(changed!("$1", "$2"), &[&premises.key_check, &premises.known]).await?;
+    premises::outdated(rows.first().map(|row| row.try_get(0)).transpose()?)
 }
 
-/// Renews the row. Returns if the node was leaving before, or nothing if it has no row.
+/// Renews the row, and makes sure that the node works with the state as it is. Returns if the node was leaving before, or nothing
+/// if it has no row.
 async fn extend(
-    transaction: &Transaction<'_>,
-    (node, facts): (&NodeIdentity, NodeFacts),
+    transaction: &LeaseTransaction<'_>,
+    shared: &Shared,
+    node: &NodeIdentity,
     leaving: bool,
-) -> Result<Option<bool>, Error> {
+) -> Result<Option<bool>, StoreError> {
     // Numbers only: that cannot fail.
-    let facts = serde_json::to_string(&facts).unwrap_or_else(|_| "{}".to_owned());
-    let row = transaction
-        .query_opt(
-            "UPDATE nodes SET lease_until = clock_timestamp() + make_interval(secs => $2),
-                 leaving = $3, facts = $4
-             FROM nodes before WHERE nodes.id = $1 AND before.id = nodes.id
-             RETURNING before.leaving",
-            &[&node.id.0, &node.lease.as_secs_f64(), &leaving, &facts],
+    let facts = serde_json::to_string(&shared.own.report()).unwrap_or_else(|_| "{}".to_owned());
+    let Premises { key_check, known } = &*shared.premises;
+    // A change of the premises locks `nodes`, and what the statement sees is from after its own lock.
+    let rows = transaction
+        .query(
+            concat!(
+                "UPDATE nodes SET lease_until = clock_timestamp() + make_interval(secs => $2),
+                     leaving = $3, facts = $4
+                 FROM nodes before WHERE nodes.id = $1 AND before.id = nodes.id
+                 RETURNING before.leaving, (",
+                changed!("$5", "$6"),
+                ")"
+            ),
+            &[&node.id.0, &node.lease.as_secs_f64(), &leaving, &facts, key_check, known],
         )
         .await?;
-    row.map(|row| row.try_get(0)).transpose()
+    let Some(row) = rows.first() else { return Ok(None) };
+    premises::outdated(row.try_get(1)?)?;
+    Ok(Some(row.try_get(0)?))
 }
 
 /// Deletes the rows of dead nodes that have not been renewed since they were seen. A day's dead are remembered, for people.
@@ -243,7 +280,8 @@ async fn release(transaction: &Transaction<'_>, me: NodeId) -> Result<bool, Erro
 
 const NODES: &str = "SELECT id, CAST(extract(epoch FROM lease_until) * 1000000 AS BIGINT),
          CAST(extract(epoch FROM lease_until - clock_timestamp()) * 1000000 AS BIGINT), leaving,
-         name, program, CAST(extract(epoch FROM started) AS BIGINT), facts
+         name, program, CAST(extract(epoch FROM started) AS BIGINT), facts,
+         EXISTS (SELECT 1 FROM ended_nodes WHERE ended > clock_timestamp() - INTERVAL '1 day')
      FROM nodes ORDER BY name, id";
 
 const SLOTS: &str = "SELECT slot, owner, epoch, heir, ready FROM slots ORDER BY slot";
@@ -262,13 +300,12 @@ const ENDED: &str =
          GROUP BY owner) s ON TRUE
      ORDER BY e.ended DESC, e.id, s.number DESC";
 
-async fn answer(transaction: &Transaction<'_>) -> Result<LeaseAnswer, Error> {
-    // Together: they wait for one round trip, not for three.
-    let (nodes, slots, ended) = tokio::try_join!(
-        transaction.query(NODES, &[]),
-        transaction.query(SLOTS, &[]),
-        transaction.query(ENDED, &[]),
-    )?;
+async fn answer(transaction: &LeaseTransaction<'_>) -> Result<LeaseAnswer, Error> {
+    // Together: they wait for one round trip, not for two.
+    let (nodes, slots) =
+        tokio::try_join!(transaction.query(NODES, &[]), transaction.query(SLOTS, &[]))?;
+    let has_ended = nodes.first().map_or(Ok(true), |row| row.try_get(8))?;
+    let ended = if has_ended { transaction.query(ENDED, &[]).await? } else { Vec::new() };
     let facts = LeaseFacts {
         nodes: nodes.iter().map(node).collect::<Result<_, _>>()?,
         slots: slots.iter().filter_map(|row| slot(row).transpose()).collect::<Result<_, _>>()?,

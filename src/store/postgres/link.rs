@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, watch};
@@ -20,7 +20,10 @@ const PAUSE: GrowingWait =
 /// Time for which a connection that has just ended is waited for.
 const WAIT: Duration = Duration::from_secs(2);
 /// Time limit of one statement, at the client; the server's own is shorter.
-pub(in crate::store) const STATEMENT: Duration = Duration::from_secs(8);
+const STATEMENT: Duration = Duration::from_secs(8);
+
+/// The same for commands, which look through whole tables while somebody waits for them.
+const COMMAND_STATEMENT: Duration = Duration::from_secs(600);
 
 /// Time limits at the server. The last one lets go of the locks of a process that is stopped in the midst of a transaction.
 const SETTINGS: &str = "SET statement_timeout = '5s'; SET lock_timeout = '4s'; \
@@ -33,17 +36,76 @@ pub(super) enum Role {
     Statements,
     /// It also takes notifications.
     Listener,
+    /// Statements of a command.
+    Command,
+}
+
+impl Role {
+    /// Statements that a new connection begins with.
+    fn begin(self) -> String {
+        let further = match self {
+            Self::Statements => "",
+            Self::Listener => "; LISTEN deltapush",
+            Self::Command => "; SET statement_timeout = 0",
+        };
+        format!("{SETTINGS}{further}")
+    }
+
+    /// Time limit of one statement, at the client.
+    const fn limit(self) -> Duration {
+        match self {
+            Self::Statements | Self::Listener => STATEMENT,
+            Self::Command => COMMAND_STATEMENT,
+        }
+    }
 }
 
 /// One connection.
 pub(in crate::store) struct Session {
     pub(in crate::store) client: AsyncMutex<Client>,
     /// The statements that are prepared in it.
-    pub(in crate::store) statements: Mutex<HashMap<&'static str, Statement>>,
+    statements: Mutex<HashMap<&'static str, Statement>>,
+    #[cfg(test)]
+    pub(in crate::store) traffic: Mutex<Traffic>,
+    /// Time limit of one statement, at the client; the server's own is shorter.
+    pub(in crate::store) limit: Duration,
     end: CancellationToken,
 }
 
+/// Numbers of statements, and of the round trips in which they were sent; without those that prepare.
+#[cfg(test)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Traffic {
+    pub(in crate::store) statements: usize,
+    pub(in crate::store) round_trips: usize,
+}
+
 impl Session {
+    /// A statement that was prepared before.
+    pub(in crate::store) fn prepared(&self, text: &str) -> Option<Statement> {
+        self.lock().get(text).cloned()
+    }
+
+    /// Keeps a statement that was prepared, by its text.
+    pub(in crate::store) fn keep_prepared(&self, text: &'static str, statement: &Statement) {
+        self.lock().insert(text, statement.clone());
+    }
+
+    /// Statements are sent together: tests count them.
+    #[cfg(test)]
+    pub(in crate::store) fn sends(&self, statements: usize) {
+        let mut traffic = self.traffic.lock().unwrap();
+        traffic.statements += statements;
+        traffic.round_trips += 1;
+    }
+
+    #[cfg(not(test))]
+    pub(in crate::store) const fn sends(&self, _: usize) {}
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<&'static str, Statement>> {
+        self.statements.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends the connection, whose answers have become late or lead nowhere. Another one follows.
     pub(in crate::store) fn discard(&self) {
         self.end.cancel();
@@ -104,7 +166,7 @@ impl Link {
         let connector = PostgresConnector::new(settings)
             .map_err(|error| OpenError::Unavailable(error.to_string()))?;
         let (news, failing) = (watch::Sender::new(0), watch::Sender::new(false));
-        let link = Self::open(connector, Role::Statements, news, failing).await?;
+        let link = Self::open(connector, Role::Command, news, failing).await?;
         let session = link.session().await;
         let session = session.map_err(|error| OpenError::Unavailable(error.to_string()))?;
         Ok((link, session))
@@ -163,9 +225,7 @@ impl Keeper {
             Box::pin(self.connector.connect()).await.map_err(|error| error.to_string())?;
         let end = self.stop.child_token();
         let ended = tokio::spawn(drive(connection, self.news.clone(), end.clone()));
-        let listens = if self.role == Role::Listener { "; LISTEN deltapush" } else { "" };
-        let settings = format!("{SETTINGS}{listens}");
-        match timeout(STATEMENT, client.batch_execute(&settings)).await {
+        match timeout(STATEMENT, client.batch_execute(&self.role.begin())).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(explain(&error)),
             Err(_) => {
@@ -173,8 +233,14 @@ impl Keeper {
                 return Err("no answer".to_owned());
             }
         }
-        let session =
-            Session { client: AsyncMutex::new(client), statements: Mutex::default(), end };
+        let session = Session {
+            client: AsyncMutex::new(client),
+            statements: Mutex::default(),
+            limit: self.role.limit(),
+            #[cfg(test)]
+            traffic: Mutex::default(),
+            end,
+        };
         self.state.send_replace(LinkState::Ready(Arc::new(session)));
         self.news.send_modify(|count| *count = count.wrapping_add(1));
         self.failing.send_replace(false);

@@ -1,8 +1,8 @@
 //! The state in PostgreSQL, which several nodes share.
 //!
 //! Three connections: one writes, by the worker thread; one reads; one listens to notifications, and serves the node's lease.
-//! A commit that only an account's owner may make carries the epoch of the account's slot ([`writes`]). Whatever other nodes
-//! have to hear of is a row of the event log ([`events`]), written with the change itself.
+//! A commit that only an account's owner may make carries the epoch of the account's slot ([`owned`], [`writes`]). Changes of
+//! which other nodes have to hear are rows of the event log ([`events`]), written with the change itself.
 
 mod backend;
 mod check;
@@ -12,8 +12,10 @@ mod forwarded;
 mod lease;
 mod link;
 mod loads;
+mod log_rows;
 mod offline;
 mod open;
+mod owned;
 mod place;
 mod posters;
 mod premises;
@@ -26,6 +28,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod told;
+mod unseen;
 mod writes;
 
 use std::sync::Arc;
@@ -38,8 +41,9 @@ pub use check::check_shared;
 use doubts::Doubts;
 pub use events::{EventLog, StoredEvent, tell};
 pub use forwarded::{ForwardOutcome, ForwardedFact, forward, taken_in};
-pub(super) use link::{STATEMENT, Session};
+pub(super) use link::Session;
 pub(super) use offline::{MissingTables, commit, offline};
+pub(super) use owned::OwnedAccount;
 pub use posters::TokenPost;
 use premises::Premises;
 use reader::Reader;

@@ -18,8 +18,7 @@ pub(in crate::store) enum MissingTables {
 }
 
 /// Time for which the transaction may wait for the command's other work.
-const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = 0;
-    SET LOCAL idle_in_transaction_session_timeout = '10min'";
+const BEGIN: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '10min'";
 
 /// Nodes that stand still write no more when they go on: `events` comes with all that they acknowledge.
 const LOCK: &str = "LOCK TABLE nodes, events, accounts, tokens, shared IN EXCLUSIVE MODE";
@@ -53,7 +52,7 @@ async fn connected<T: Send + 'static>(
     let (_link, session) = Link::for_command(postgres).await?;
     let locked = move |runtime: &Handle| {
         let client = session.client.blocking_lock();
-        let connection = PostgresSql { runtime, session: &session, client: &client };
+        let connection = PostgresSql::new(runtime, &session, &client);
         let done = lock(&connection, missing).and_then(|()| work(&connection));
         if done.is_err() {
             // Of a transaction that has ended, or whose connection has.

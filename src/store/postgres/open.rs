@@ -116,7 +116,7 @@ pub(super) fn in_transaction<T>(
     work: impl FnOnce(&PostgresSql<'_>) -> Result<T, OpenError>,
 ) -> Result<T, OpenError> {
     let client = session.client.blocking_lock();
-    let connection = PostgresSql { runtime, session, client: &client };
+    let connection = PostgresSql::new(runtime, session, &client);
     connection.batch("BEGIN")?;
     let done = work(&connection);
     match &done {

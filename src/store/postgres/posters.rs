@@ -3,6 +3,8 @@
 //! Another account may become the first one, or another node its owner, at any moment, also while somebody marks the token. So
 //! each change that may have such an effect tells all nodes to look, its own included, and they look at what is committed.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
+
 use super::super::operations::{Operation, Result, RowId, generation, hash, token_in};
 use super::super::sql::{self, Row, values};
 use super::super::{Loaded, Store, StoreError, Unannounced, UnixTime};
@@ -26,22 +28,23 @@ pub enum TokenPost {
     Own(Loaded),
     /// Another node, or none at the moment.
     Other(DeviceToken),
-    /// No account has the token.
-    Nobody,
 }
 
 impl Store {
-    /// The poster of the token with this hash.
+    /// The posters of the tokens with these hashes, as far as an account has them, in no order.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn token_post(&self, hash: &[u8]) -> Result<TokenPost, StoreError> {
+    pub async fn token_posts(&self, hashes: &[Vec<u8>]) -> Result<Vec<TokenPost>, StoreError> {
         let shared = self.shared()?;
-        let hash = hash.to_vec();
-        let found = shared.reader.read(move |state| token_post(state, &hash)).await?;
-        let Some((slot, token, loaded)) = found else { return Ok(TokenPost::Nobody) };
-        let is_own = slot.is_some_and(|slot| shared.ownership.epoch(slot).is_some());
-        Ok(if is_own { TokenPost::Own(loaded) } else { TokenPost::Other(token) })
+        let hashes: Vec<String> = hashes.iter().map(|hash| BASE64_STANDARD.encode(hash)).collect();
+        let hashes = hashes.join(",");
+        let found = shared.reader.look(move |state| token_posts(state, &hashes)).await?;
+        let post = |(slot, token, loaded): (Option<Slot>, DeviceToken, Loaded)| {
+            let is_own = slot.is_some_and(|slot| shared.ownership.epoch(slot).is_some());
+            if is_own { TokenPost::Own(loaded) } else { TokenPost::Other(token) }
+        };
+        Ok(found.into_iter().map(post).collect())
     }
 }
 
@@ -69,10 +72,10 @@ impl Operation<'_> {
     }
 }
 
-fn token_post(
+fn token_posts(
     state: &mut Operation<'_>,
-    hash: &[u8],
-) -> Result<Option<(Option<Slot>, DeviceToken, Loaded)>> {
+    hashes: &str,
+) -> Result<Vec<(Option<Slot>, DeviceToken, Loaded)>> {
     let read = |row: &Row<'_>| {
         let mut loaded = Loaded::default();
         if row.get::<Option<i64>>(1)?.is_some() {
@@ -85,9 +88,11 @@ fn token_post(
         "SELECT max(t.token), max(t.pending), max(t.pending_since),
              max(t.token), max(t.accepted) IS NOT NULL, max(t.gone), max(t.gone_first), max(t.gone_until), max(t.accepted), ",
         poster!(),
-        " FROM tokens t WHERE t.hash = ?1 GROUP BY t.hash"
+        " FROM tokens t WHERE t.hash = ANY (
+             ARRAY(SELECT decode(hash, 'base64') FROM unnest(string_to_array(CAST(?1 AS TEXT), ',')) hash))
+         GROUP BY t.hash"
     );
-    Ok(state.sql.optional(statement, values![hash], read)?)
+    Ok(state.sql.rows(statement, values![hashes], read)?)
 }
 
 /// From the columns of the token, `pending` and `pending_since`, the first ones.

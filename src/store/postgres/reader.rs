@@ -21,12 +21,34 @@ impl Reader {
         &self,
         read: impl FnOnce(&mut Operation<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.run(|connection, operation| {
+            connection.batch("BEGIN ISOLATION LEVEL REPEATABLE READ")?;
+            let found = read(operation);
+            if connection.batch(if found.is_ok() { "COMMIT" } else { "ROLLBACK" }).is_err() {
+                connection.session.discard();
+            }
+            found
+        })
+        .await
+    }
+
+    /// Reads without a transaction: each statement sees its own state of the database.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&mut Operation<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(|_, operation| look(operation)).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&PostgresSql<'_>, &mut Operation<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let session = self.link.session().await?;
         let (runtime, sealer) = (Handle::current(), self.sealer.clone());
         let reading = tokio::task::spawn_blocking(move || {
             let client = session.client.blocking_lock();
-            let connection = PostgresSql { runtime: &runtime, session: &session, client: &client };
-            connection.batch("BEGIN ISOLATION LEVEL REPEATABLE READ")?;
+            let connection = PostgresSql::new(&runtime, &session, &client);
             let mut operation = Operation {
                 sql: Sql::Postgres(&connection),
                 sealer: sealer.as_deref(),
@@ -34,11 +56,7 @@ impl Reader {
                 changes: &mut Vec::new(),
                 node: None,
             };
-            let found = read(&mut operation);
-            if connection.batch(if found.is_ok() { "COMMIT" } else { "ROLLBACK" }).is_err() {
-                session.discard();
-            }
-            found
+            work(&connection, &mut operation)
         });
         reading.await.unwrap_or(Err(StoreError::NotWritten))
     }

@@ -97,7 +97,11 @@ CREATE TABLE erased (
     at BIGINT NOT NULL,
     reason TEXT COLLATE \"C\" NOT NULL
 );
-CREATE TABLE served (seconds BIGINT NOT NULL);
+CREATE TABLE served (
+    seconds BIGINT NOT NULL,
+    expired_to BIGINT NOT NULL DEFAULT 0,
+    expires BIGINT NOT NULL DEFAULT 0
+);
 INSERT INTO served VALUES (0);
 CREATE SEQUENCE generations;
 CREATE TABLE slots (

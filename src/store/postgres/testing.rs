@@ -183,7 +183,7 @@ impl Server {
     }
 }
 
-fn sql(database: &str, statements: &str) -> String {
+pub(super) fn sql(database: &str, statements: &str) -> String {
     let output = server().psql(database, statements);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{statements}: {error}");

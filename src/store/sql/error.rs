@@ -21,6 +21,9 @@ pub(in crate::store) enum SqlError {
     /// PostgreSQL did not answer in time.
     #[error("no answer in time")]
     Late,
+    /// PostgreSQL refused to begin a transaction, or a part of one.
+    #[error("no transaction: {0}")]
+    Transaction(tokio_postgres::Error),
     /// A column contains something that deltapush did not put there.
     #[error("column {column} contains a value of another kind than expected")]
     Unexpected {
@@ -32,11 +35,20 @@ pub(in crate::store) enum SqlError {
     NoRow,
 }
 
+impl SqlError {
+    /// Reports if it was PostgreSQL's answer to the statement, or the statement was never sent: the connection works.
+    pub(in crate::store) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Postgres(error) if meaning(error) != Meaning::Unavailable)
+    }
+}
+
 /// The meaning of an error of PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Meaning {
     /// The connection or the server is of no use at the moment: it may pass.
     Unavailable,
+    /// A statement ran, or waited for a lock, longer than the server allows: the connection is as good as before.
+    Slow,
     /// The transaction collided with another one: it succeeds if it is tried again.
     Collision,
     /// A text has a NUL character.
@@ -59,11 +71,11 @@ pub(in crate::store) fn meaning(error: &tokio_postgres::Error) -> Meaning {
     if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code) {
         return Meaning::Collision;
     }
-    let may_pass = [
-        SqlState::LOCK_NOT_AVAILABLE,
-        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
-        SqlState::READ_ONLY_SQL_TRANSACTION,
-    ];
+    if [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE].contains(code) {
+        return Meaning::Slow;
+    }
+    let may_pass =
+        [SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT, SqlState::READ_ONLY_SQL_TRANSACTION];
     match code.code().get(..2) {
         Some("08" | "53" | "57" | "58") => Meaning::Unavailable,
         _ if may_pass.contains(code) => Meaning::Unavailable,

@@ -6,11 +6,12 @@
 mod error;
 mod postgres;
 mod value;
+mod waiting;
 
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 pub(super) use error::{Meaning, Result, SqlError, meaning};
-pub(super) use postgres::PostgresSql;
+pub(super) use postgres::{CommitError, PostgresSql};
 pub(super) use value::{AsValue, FromValue, Value};
 
 /// The parameters of a statement, in order.
@@ -58,6 +59,19 @@ impl<'a> Sql<'a> {
         }
     }
 
+    /// Executes a change whose outcome nothing else in the transaction depends on: in PostgreSQL together with the next
+    /// statement, or with the end of the transaction. Returns the number of rows that it changed, if that is known yet.
+    pub(super) fn execute_later(
+        self,
+        text: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Option<usize>> {
+        match self {
+            Self::Sqlite(_) => self.execute(text, values).map(Some),
+            Self::Postgres(connection) => connection.execute_later(text, values).map(|()| None),
+        }
+    }
+
     /// Passes each row of the result to `read`.
     pub(super) fn each(
         self,
@@ -76,6 +90,22 @@ impl<'a> Sql<'a> {
             }
             Self::Postgres(connection) => {
                 let rows = connection.rows(text, values)?;
+                rows.iter().try_for_each(|row| read(&Row::Postgres(row)))
+            }
+        }
+    }
+
+    /// The same for the first statement of a change, which changes nothing: PostgreSQL begins the transaction together with it.
+    pub(super) fn first_rows(
+        self,
+        text: &'static str,
+        values: &[Value<'_>],
+        mut read: impl FnMut(&Row<'_>) -> Result<()>,
+    ) -> Result<()> {
+        match self {
+            Self::Sqlite(_) => self.each(text, values, read),
+            Self::Postgres(connection) => {
+                let rows = connection.first_rows(text, values)?;
                 rows.iter().try_for_each(|row| read(&Row::Postgres(row)))
             }
         }

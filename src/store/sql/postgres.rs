@@ -1,8 +1,12 @@
 //! SQL in a connection to PostgreSQL, for threads that may block.
+//!
+//! A statement whose answer nobody needs yet waits for the next one, and is sent with it: they take one round trip. Answers are
+//! looked at in the order of the statements, so that the first failure is the one that counts; the server refuses what follows it
+//! in the transaction.
 
+use std::cell::RefCell;
 use std::error::Error;
-use std::future::Future;
-use std::sync::PoisonError;
+use std::future::{Future, ready};
 
 use bytes::BytesMut;
 use futures_util::TryStreamExt;
@@ -11,20 +15,44 @@ use tokio::time::timeout;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Row, Statement};
 
+use super::waiting::{UNDO_PART, WaitingStatement, send_with};
 use super::{Result, SqlError, Value};
-use crate::store::postgres::{STATEMENT, Session};
+use crate::store::postgres::Session;
+
+/// So many statements wait at most.
+const MAX_WAITING: usize = 32;
 
 /// A connection that is in use.
 pub(in crate::store) struct PostgresSql<'a> {
     pub(in crate::store) runtime: &'a Handle,
     pub(in crate::store) session: &'a Session,
     pub(in crate::store) client: &'a Client,
+    /// Statements that are sent with the next one.
+    waiting: RefCell<Vec<WaitingStatement>>,
 }
 
-impl PostgresSql<'_> {
+/// Why a transaction was not committed.
+#[derive(Debug)]
+pub(in crate::store) enum CommitError {
+    /// The database has refused one of the last statements: nothing was written.
+    Undone(SqlError),
+    /// It may have been committed: the answer is missing.
+    Unknown(SqlError),
+}
+
+impl<'a> PostgresSql<'a> {
+    pub(in crate::store) const fn new(
+        runtime: &'a Handle,
+        session: &'a Session,
+        client: &'a Client,
+    ) -> Self {
+        Self { runtime, session, client, waiting: RefCell::new(Vec::new()) }
+    }
+
     /// Executes statements without parameters.
     pub(in crate::store) fn batch(&self, text: &str) -> Result<()> {
-        self.wait(self.client.batch_execute(text))
+        self.begin_before_changes()?;
+        self.together(self.client.batch_execute(text)).map_err(Failure::error)
     }
 
     /// Executes a statement with lists as parameters, which other databases do not have.
@@ -33,29 +61,89 @@ impl PostgresSql<'_> {
         text: &str,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<()> {
-        self.wait(self.client.execute(text, values)).map(drop)
+        self.begin_before_changes()?;
+        self.together(self.client.execute(text, values)).map(drop).map_err(Failure::error)
     }
 
     pub(super) fn execute(&self, text: &'static str, values: &[Value<'_>]) -> Result<usize> {
         let statement = self.prepared(text)?;
-        let changed = self.wait(self.client.execute_raw(&statement, values))?;
-        Ok(usize::try_from(changed).unwrap_or(usize::MAX))
+        self.begin_before_changes()?;
+        let changed = self.together(self.client.execute_raw(&statement, values));
+        Ok(usize::try_from(changed.map_err(Failure::error)?).unwrap_or(usize::MAX))
     }
 
     pub(super) fn rows(&self, text: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>> {
+        self.begin_before_changes()?;
+        self.first_rows(text, values)
+    }
+
+    /// The same, for a statement that changes nothing: it may be sent together with the beginning of the transaction.
+    pub(super) fn first_rows(&self, text: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>> {
         let statement = self.prepared(text)?;
-        self.wait(async { self.client.query_raw(&statement, values).await?.try_collect().await })
+        let rows = async { self.client.query_raw(&statement, values).await?.try_collect().await };
+        self.together(rows).map_err(Failure::error)
+    }
+
+    /// Executes a change together with the next statement, whose failure may be that of the change.
+    pub(super) fn execute_later(&self, text: &'static str, values: &[Value<'_>]) -> Result<()> {
+        let statement = self.prepared(text)?;
+        self.begin_before_changes()?;
+        if self.waiting.borrow().len() >= MAX_WAITING {
+            self.settle()?;
+        }
+        let values = values.iter().map(Into::into).collect();
+        self.waiting.borrow_mut().push(WaitingStatement::Change { statement, values });
+        Ok(())
     }
 
     fn prepared(&self, text: &'static str) -> Result<Statement> {
-        let statements = || self.session.statements.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = statements().get(text).cloned();
-        if let Some(statement) = known {
-            return Ok(statement);
+        if let Some(known) = self.session.prepared(text) {
+            return Ok(known);
         }
         let statement = self.wait(self.client.prepare(&text.replace('?', "$")))?;
-        statements().insert(text, statement.clone());
+        self.session.keep_prepared(text, &statement);
         Ok(statement)
+    }
+
+    /// Sends the waiting statements, and then this one, and waits for all.
+    fn together<T>(
+        &self,
+        last: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Failure> {
+        self.send(last, 1)
+    }
+
+    /// Sends the waiting statements, and waits for all.
+    fn flush(&self) -> Result<()> {
+        self.send(ready(Ok(())), 0).map_err(Failure::error)
+    }
+
+    fn send<T>(
+        &self,
+        last: impl Future<Output = Result<T, tokio_postgres::Error>>,
+        statements: usize,
+    ) -> Result<T, Failure> {
+        let waiting = self.waiting.take();
+        self.session.sends(waiting.len().saturating_add(statements));
+        let answer = self.wait(async { Ok(send_with(self.client, &waiting, last).await) });
+        let (number, error) = match answer {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(failed)) => failed,
+            Err(error) => return Err(Failure { error, is_last: false }),
+        };
+        match waiting.get(number) {
+            None => Err(Failure { error: error.into(), is_last: true }),
+            Some(WaitingStatement::Change { .. }) => {
+                Err(Failure { error: error.into(), is_last: false })
+            }
+            // It is not clear which transaction the others were in.
+            Some(
+                WaitingStatement::Begin | WaitingStatement::BeginPart | WaitingStatement::EndPart,
+            ) => {
+                self.session.discard();
+                Err(Failure { error: SqlError::Transaction(error), is_last: false })
+            }
+        }
     }
 
     /// Waits for an answer. A connection whose answer is late is ended: later ones would be taken for it.
@@ -63,13 +151,97 @@ impl PostgresSql<'_> {
         &self,
         answer: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
     ) -> Result<T> {
-        match self.runtime.block_on(async { timeout(STATEMENT, answer).await }) {
+        match self.runtime.block_on(async { timeout(self.session.limit, answer).await }) {
             Ok(answer) => Ok(answer?),
             Err(_) => {
                 self.session.discard();
                 Err(SqlError::Late)
             }
         }
+    }
+}
+
+/// Transactions.
+impl PostgresSql<'_> {
+    /// Begins one, together with its first statement.
+    pub(in crate::store) fn begin(&self) {
+        self.waiting.borrow_mut().push(WaitingStatement::Begin);
+    }
+
+    /// Begins a part that can be undone, together with its first statement.
+    pub(in crate::store) fn begin_part(&self) {
+        self.waiting.borrow_mut().push(WaitingStatement::BeginPart);
+    }
+
+    /// Ends a part, after its last change was answered.
+    pub(in crate::store) fn end_part(&self) -> Result<()> {
+        self.settle()?;
+        let mut waiting = self.waiting.borrow_mut();
+        match waiting.last() {
+            // Nothing was done in it.
+            Some(WaitingStatement::BeginPart) => _ = waiting.pop(),
+            _ => waiting.push(WaitingStatement::EndPart),
+        }
+        Ok(())
+    }
+
+    /// Undoes the last part.
+    pub(in crate::store) fn undo_part(&self) -> Result<()> {
+        let mut waiting = self.waiting.borrow_mut();
+        if let Some(begin) =
+            waiting.iter().position(|waiting| matches!(waiting, WaitingStatement::BeginPart))
+        {
+            waiting.truncate(begin);
+            return Ok(());
+        }
+        waiting.clear();
+        drop(waiting);
+        self.batch(UNDO_PART)
+    }
+
+    /// Undoes the transaction.
+    pub(in crate::store) fn undo(&self) -> Result<()> {
+        self.waiting.take();
+        self.batch("ROLLBACK")
+    }
+
+    /// Commits the transaction by `text`, together with the changes that wait.
+    pub(in crate::store) fn commit(&self, text: &'static str) -> Result<(), CommitError> {
+        self.together(self.client.batch_execute(text)).map_err(|Failure { error, is_last }| {
+            // A transaction is undone if the database has refused one of its statements.
+            if is_last || !error.is_refusal() {
+                CommitError::Unknown(error)
+            } else {
+                CommitError::Undone(error)
+            }
+        })
+    }
+
+    /// Sends the changes that wait, and waits for their outcome.
+    fn settle(&self) -> Result<()> {
+        if !self.waiting.borrow().iter().any(WaitingStatement::is_change) {
+            return Ok(());
+        }
+        self.flush()
+    }
+
+    /// A change outside of a transaction could not be undone. So it is sent when that has begun.
+    fn begin_before_changes(&self) -> Result<()> {
+        let has_begun = !matches!(self.waiting.borrow().first(), Some(WaitingStatement::Begin));
+        if has_begun { Ok(()) } else { self.flush() }
+    }
+}
+
+/// The failure of one of several statements.
+struct Failure {
+    error: SqlError,
+    /// True for the last one.
+    is_last: bool,
+}
+
+impl Failure {
+    fn error(self) -> SqlError {
+        self.error
     }
 }
 

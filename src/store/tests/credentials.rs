@@ -167,7 +167,7 @@ async fn first_versions_state_is_taken_over() {
         store.status().await.unwrap()[0].tokens[0].given_up,
         Some((UnixTime(6), "refused".into()))
     );
-    assert_eq!(store.commit(change::served(Uptime(89), Uptime(89 - 90))).await.unwrap(), 0);
+    assert_eq!(store.commit(change::expire(Uptime(89), Uptime(89 - 90))).await.unwrap().tokens, 0);
     store
         .commit(change::noticed(&account("alice"), "INBOX", POSITION, Announce::All, NOW))
         .await

@@ -350,7 +350,8 @@ async fn removing_an_account_is_removing_all_its_tokens(home: &Home) {
     store.commit(change::remove_account(&account("alice"))).await.unwrap();
     store.commit(change::remove_account(&account("alice"))).await.unwrap();
     let erased = Change::Tokens { account: account("alice"), credentials: None, tokens: vec![] };
-    assert_eq!(changes.lock().unwrap().iter().filter(|change| **change == erased).count(), 1);
+    let count = changes.lock().unwrap().iter().filter(|change| **change == erased).count();
+    assert_eq!(count, 2, "also if the state does not have it any more, and the memory perhaps has");
 }
 
 fn generation(changes: &Changes) -> Generation {
@@ -485,8 +486,11 @@ async fn tokens_expire_by_the_time_served_and_each_account_by_its_own(home: &Hom
         store.commit(change::client_idles(&account(user), "Old", Uptime(1))).await.unwrap();
     }
     changes.lock().unwrap().clear();
-    assert_eq!(store.commit(change::served(Uptime(40), Uptime(20))).await.unwrap(), 1);
-    assert_eq!(store.commit(change::served(Uptime(35), Uptime(20))).await.unwrap(), 0);
+    for (served, tokens) in [(40, 1), (35, 0)] {
+        store.commit(change::served(Uptime(served))).await.unwrap();
+        let expired = store.commit(change::expire(Uptime(served), Uptime(20))).await.unwrap();
+        assert_eq!(expired.tokens, tokens);
+    }
     let bobs = Change::Idled {
         account: account("bob"),
         mailboxes: vec![Idled { name: "INBOX".into(), last: Uptime(30) }],
@@ -501,8 +505,10 @@ async fn tokens_expire_by_the_time_served_and_each_account_by_its_own(home: &Hom
     assert_eq!(loaded.served, Uptime(40), "the count never goes back");
 }
 
-in_both!(count_of_the_time_served_is_not_behind_what_was_noted_with_it);
-async fn count_of_the_time_served_is_not_behind_what_was_noted_with_it(home: &Home) {
+#[tokio::test]
+async fn count_of_the_time_served_is_not_behind_what_was_noted_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = Home::file(directory.path());
     let (store, ..) = home.open().await;
     let seen = DualTime { wall: NOW, served: Uptime(50) };
     store

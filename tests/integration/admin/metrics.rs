@@ -1,9 +1,6 @@
-//! Metrics as Prometheus's own library reads them, and the dashboard that shows them.
+//! Metrics as Prometheus's own library reads them.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::io::Write as _;
-use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -12,10 +9,14 @@ use super::super::support::python;
 use super::super::support::scene::PATIENCE;
 use super::{Admin, alone, scene};
 
-/// Parses the metrics: families by name, each with type, help and samples.
 async fn parsed(admin: &Admin) -> Value {
     let (status, text) = admin.get("/metrics").await;
     assert_eq!(status, 200);
+    parse(&text)
+}
+
+/// Parses the metrics: families by name, each with type, help and samples.
+pub(super) fn parse(text: &str) -> Value {
     let mut command = python::script("parse_metrics.py");
     let mut parser = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     parser.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
@@ -161,75 +162,5 @@ async fn metrics_count_events_and_name_nobody() {
     let text = families.to_string();
     for secret in ["admin-metrics", "secret-token", "@", "127.0.0.1"] {
         assert!(!text.contains(secret), "{secret} in {text}");
-    }
-}
-
-#[tokio::test]
-async fn dashboard_shows_what_there_is() {
-    let (_deltapush, admin) = alone();
-    let families = parsed(&admin).await;
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/grafana/deltapush.json");
-    let dashboard: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    let mut queries = Vec::new();
-    collect(&dashboard["panels"], &mut queries);
-    assert!(queries.len() > 15, "{queries:?}");
-    let samples: Vec<&Value> = families
-        .as_object()
-        .unwrap()
-        .values()
-        .flat_map(|family| family["samples"].as_array().unwrap())
-        .collect();
-    let mut asked = BTreeSet::new();
-    for query in &queries {
-        let names: Vec<&str> =
-            query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
-        let metrics: Vec<&str> = (names.iter().copied())
-            .filter(|name| name.starts_with("deltapush_") || name.starts_with("process_"))
-            .collect();
-        assert!(!metrics.is_empty(), "{query}");
-        for metric in metrics {
-            assert!(
-                samples.iter().any(|sample| sample[0] == metric),
-                "{query}: there is no {metric}"
-            );
-            asked.insert(metric.to_owned());
-        }
-        // `by (label)`, and `label="value"`.
-        for label in query.split("by (").skip(1).map(|rest| rest.split(')').next().unwrap()) {
-            let has = |sample: &&&Value| {
-                query.contains(sample[0].as_str().unwrap()) && !sample[1][label].is_null()
-            };
-            assert!(samples.iter().find(has).is_some(), "{query}: no label {label}");
-        }
-        let matchers =
-            query.split('{').skip(1).flat_map(|rest| rest.split('}').next().unwrap().split(','));
-        for (label, wanted) in matchers.filter_map(|matcher| matcher.split_once('=')) {
-            let wanted = wanted.trim_matches('"');
-            let has = |sample: &&&Value| {
-                query.contains(sample[0].as_str().unwrap()) && sample[1][label] == wanted
-            };
-            // That one is Prometheus's own.
-            assert!(
-                label == "instance" || samples.iter().find(has).is_some(),
-                "{query}: no {label} {wanted}"
-            );
-        }
-    }
-    // All that deltapush itself counts is shown.
-    for sample in &samples {
-        let name = sample[0].as_str().unwrap();
-        let is_part = name.ends_with("_count") || name.ends_with("_sum");
-        assert!(
-            !name.starts_with("deltapush_") || is_part || asked.contains(name),
-            "the dashboard does not show {name}"
-        );
-    }
-}
-
-fn collect(panels: &Value, queries: &mut Vec<String>) {
-    for panel in panels.as_array().unwrap() {
-        for target in panel["targets"].as_array().into_iter().flatten() {
-            queries.push(target["expr"].as_str().unwrap().to_owned());
-        }
     }
 }

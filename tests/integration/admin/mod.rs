@@ -2,6 +2,7 @@
 
 mod access;
 mod accessibility;
+pub(crate) mod dashboard;
 mod health;
 mod metrics;
 mod page;

@@ -13,3 +13,4 @@ mod nodes;
 mod scene;
 mod sharing;
 mod state;
+mod unconfirmed;

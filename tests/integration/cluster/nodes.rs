@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::task::block_in_place;
 
+use super::super::admin::dashboard::assert_dashboard_shows;
 use super::super::support::accessibility::{Subject, check_after};
 use super::super::support::browser::{Browser, Look};
 use super::super::support::poll;
@@ -128,6 +129,7 @@ async fn any_node_shows_all_nodes_and_the_owner_of_each_account() {
     let found: Value = serde_json::from_slice(&found).unwrap();
     assert_eq!(found["accounts"].as_array().unwrap().len(), 1, "{found:#}");
     let (_, metrics) = other.get("/metrics").await;
+    assert_dashboard_shows(&metrics, |_| true);
     for line in [
         "deltapush_nodes{state=\"living\"} 3",
         "deltapush_lease_held 1",

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -34,6 +35,9 @@ pub(super) const DOCUMENT: Page = Page(include_str!("../../../docs/cluster.md"))
 /// Time limit for what happens soon on a machine with time.
 pub(super) const PATIENCE: Duration = Duration::from_secs(40);
 
+/// Time limit for slots that move to other nodes: a dozen portions, each with four commits one after the other, on a busy disk.
+pub(super) const MOVE: Duration = Duration::from_secs(120);
+
 /// Bound on the takeover of a dead node's accounts, with what a busy machine adds.
 pub(super) const TAKEOVER: Duration = Duration::from_secs(20);
 
@@ -60,6 +64,23 @@ pub(super) struct Node {
     /// Its own way to the mail server, which has one name and port for all nodes.
     pub(super) to_dovecot: Arc<Network>,
     _dns: DnsServer,
+}
+
+/// A node that is not started yet.
+struct ReadyNode {
+    name: String,
+    options: Options,
+    admin: ReservedPort,
+    to_database: Vec<Arc<Network>>,
+    to_dovecot: Arc<Network>,
+    dns: DnsServer,
+}
+
+impl ReadyNode {
+    fn started(self, deltapush: Deltapush) -> Node {
+        let Self { name, admin, to_database, to_dovecot, dns, .. } = self;
+        Node { name, deltapush, admin, to_database, to_dovecot, _dns: dns }
+    }
 }
 
 /// Nodes with all that they need.
@@ -93,9 +114,7 @@ impl ClusterScene {
         coalesce: &'static str,
     ) -> Self {
         let mut scene = Self::prepare(databases, coalesce).await;
-        for _ in 0..nodes {
-            scene.join().await;
-        }
+        scene.join_together(nodes).await;
         scene.wait_for_shares().await;
         scene
     }
@@ -139,12 +158,37 @@ impl ClusterScene {
     }
 
     async fn add(&mut self, is_node: bool) {
-        let name = format!("node-{}", self.nodes.len());
+        let ready = self.ready(self.nodes.len(), is_node).await;
+        let deltapush = block_in_place(|| Deltapush::start(&ready.options));
+        self.nodes.push(ready.started(deltapush));
+    }
+
+    /// Starts nodes at once.
+    async fn join_together(&mut self, nodes: usize) {
+        let mut all = Vec::new();
+        for index in 0..nodes {
+            all.push(self.ready(index, true).await);
+        }
+        let starts = all.iter().map(|ready| || Deltapush::start(&ready.options)).collect();
+        let started = block_in_place(|| together(starts));
+        self.nodes.extend(all.into_iter().zip(started).map(|(ready, node)| ready.started(node)));
+    }
+
+    /// Starts these nodes again at once.
+    pub(super) fn start_again_together(&mut self, nodes: &[usize]) {
+        let chosen = self.nodes.iter_mut().enumerate().filter(|(index, _)| nodes.contains(index));
+        let starts = chosen.map(|(_, node)| || node.deltapush.start_again()).collect();
+        block_in_place(|| together(starts));
+    }
+
+    /// All that a node needs before it is started.
+    async fn ready(&self, index: usize, is_node: bool) -> ReadyNode {
+        let name = format!("node-{index}");
         let mut to_database = Vec::new();
         for database in &self.databases {
             to_database.push(Arc::new(Network::start(database.port).await));
         }
-        let address = Ipv4Addr::from(MAIL_NETWORK + u32::try_from(self.nodes.len()).unwrap());
+        let address = Ipv4Addr::from(MAIL_NETWORK + u32::try_from(index).unwrap());
         let port = Arc::clone(&self.mail_port);
         let to_dovecot = Arc::new(Network::start_at(address, port, self.dovecot.imaps).await);
         let dns = DnsServer::start();
@@ -171,8 +215,7 @@ impl ClusterScene {
             ),
             ..Options::dovecot(&self.dovecot)
         };
-        let deltapush = block_in_place(|| Deltapush::start(&options));
-        self.nodes.push(Node { name, deltapush, admin, to_database, to_dovecot, _dns: dns });
+        ReadyNode { name, options, admin, to_database, to_dovecot, dns }
     }
 
     /// The key that the nodes share.
@@ -182,24 +225,12 @@ impl ClusterScene {
 
     /// Slots by the name of the owner; those of nobody by an empty one.
     pub(super) fn shares(&self) -> BTreeMap<String, usize> {
-        let rows = self.sql(
-            "SELECT coalesce(nodes.name, ''), count(*) FROM slots LEFT JOIN nodes ON nodes.id = owner GROUP BY 1",
-        );
-        let share = |row: &str| {
-            let (name, count) = row.split_once('|')?;
-            Some((name.to_owned(), count.parse().ok()?))
-        };
-        rows.lines().filter_map(share).collect()
+        block_in_place(|| shares_in(&self.databases[0]))
     }
 
     /// Waits until all slots are shared by these nodes, each with a fair share, so that none moves any more.
     pub(super) async fn wait_for_shares_of(&self, names: &[&str]) {
-        let fair = SLOTS / names.len();
-        let is_shared = |shares: &BTreeMap<String, usize>| {
-            shares.len() == names.len()
-                && names.iter().all(|name| shares.get(*name).is_some_and(|share| *share >= fair))
-        };
-        let shared = poll(PATIENCE, || is_shared(&block_in_place(|| self.shares()))).await;
+        let shared = poll(MOVE, || is_fair(&self.shares(), names)).await;
         assert!(shared, "{names:?} do not share the slots: {:?}", self.shares());
     }
 
@@ -334,4 +365,32 @@ impl ClusterScene {
     pub(super) fn sessions(&self, account: usize) -> usize {
         block_in_place(|| self.dovecot.who(&self.accounts[account].user))
     }
+}
+
+/// Does these at once. Returns what they return, in order.
+fn together<T: Send>(starts: Vec<impl FnOnce() -> T + Send>) -> Vec<T> {
+    thread::scope(|scope| {
+        let starting: Vec<_> = starts.into_iter().map(|start| scope.spawn(start)).collect();
+        starting.into_iter().map(|starting| starting.join().unwrap()).collect()
+    })
+}
+
+/// Slots by the name of the owner; those of nobody by an empty one.
+pub(super) fn shares_in(database: &Postgres) -> BTreeMap<String, usize> {
+    let rows = database.sql(
+        USER,
+        "SELECT coalesce(nodes.name, ''), count(*) FROM slots LEFT JOIN nodes ON nodes.id = owner GROUP BY 1",
+    );
+    let share = |row: &str| {
+        let (name, count) = row.split_once('|')?;
+        Some((name.to_owned(), count.parse().ok()?))
+    };
+    rows.lines().filter_map(share).collect()
+}
+
+/// Reports if these nodes have all slots, each a fair share, so that none moves any more.
+pub(super) fn is_fair(shares: &BTreeMap<String, usize>, names: &[&str]) -> bool {
+    let fair = SLOTS / names.len();
+    shares.len() == names.len()
+        && names.iter().all(|name| shares.get(*name).is_some_and(|share| *share >= fair))
 }

@@ -70,9 +70,7 @@ impl ClusterScene {
                 ["systemctl", "stop", "deltapush"] => {
                     nodes.iter().for_each(|node| _ = self.nodes[*node].deltapush.terminate())
                 }
-                ["systemctl", "start", "deltapush"] => {
-                    nodes.iter().for_each(|node| self.nodes[*node].deltapush.start_again());
-                }
+                ["systemctl", "start", "deltapush"] => self.start_again_together(nodes),
                 ["deltapush", arguments @ ..] => {
                     shown += &succeeded(&self.nodes[nodes[0]].deltapush.asked(arguments));
                 }
@@ -301,7 +299,7 @@ async fn three_nodes_get_a_new_key() {
     assert_eq!(fs::metadata(scene.key()).unwrap().permissions().mode() & 0o777, 0o600);
     let with_old = block_in_place(|| run_with_key(&scene.nodes[1].deltapush, &old));
     refused(&with_old, "is not the one that the other nodes seal credentials with: copy theirs");
-    block_in_place(|| scene.nodes.iter_mut().for_each(|node| node.deltapush.start_again()));
+    scene.start_again_together(&[0, 1, 2]);
     scene.wait_for_shares_of(&["node-0", "node-1", "node-2"]).await;
     scene.deliver_to_all().await;
     scene.settle(PATIENCE).await;

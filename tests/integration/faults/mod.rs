@@ -7,30 +7,33 @@
 //! programs' threads meet them. `DELTAPUSH_FAULTS=long` is a run of many minutes:
 //! `DELTAPUSH_FAULTS=long cargo test --test integration faults:: -- --nocapture`.
 
+pub(crate) mod lane;
 mod late;
 pub(crate) mod ledger;
 mod left;
 mod news;
 pub(crate) mod notifications;
 mod phone;
+pub(crate) mod plan;
 pub(crate) mod post;
-pub(crate) mod weather;
+mod weather;
 
 use std::collections::BTreeSet;
-use std::env;
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use self::lane::{Count, Lane, Span};
 use self::ledger::{Account, Delivered, Kind, Missing, Tally};
 use self::notifications::{Day, Notifications};
 use self::phone::{Phone, Visits};
+use self::plan::Stream;
 use self::post::Ports;
-use self::weather::{Count, Halt, Span};
+use self::weather::{Halt, MailServer, PushServer};
 use super::support::client::{Client, quoted};
 use super::support::deltapush::{Deltapush, Options};
 use super::support::dovecot::{Dovecot, Setup};
@@ -41,11 +44,7 @@ use super::support::news::{self as told, Hook, Way};
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     accounts: usize,
-    messages: usize,
-    /// Number of concurrent senders.
-    senders: usize,
-    /// Between two deliveries of one sender.
-    pause: Span,
+    stream: Stream,
     /// Between two kills.
     kill_every: Span,
     /// Between two faults at the mail server or on the way there.
@@ -67,9 +66,7 @@ const BURST: usize = 4;
 /// Part of every test run.
 const SHORT: Plan = Plan {
     accounts: 20,
-    messages: 300,
-    senders: 6,
-    pause: Span(100, 700),
+    stream: Stream { messages: 300, senders: 6, pause: Span(100, 700) },
     kill_every: Span(2_000, 8_000),
     mail_gap: Span(300, 2_000),
     push_gap: Span(500, 2_000),
@@ -81,9 +78,7 @@ const SHORT: Plan = Plan {
 /// The same where the mail server tells: shorter, because POSTs and their faults are the same for all.
 const SHORT_NEWS: Plan = Plan {
     accounts: 10,
-    messages: 100,
-    senders: 4,
-    pause: Span(50, 400),
+    stream: Stream { messages: 100, senders: 4, pause: Span(50, 400) },
     kill_every: Span(300, 1_500),
     mail_gap: Span(300, 1_000),
     finale_lasts: Duration::from_millis(500),
@@ -92,9 +87,7 @@ const SHORT_NEWS: Plan = Plan {
 
 const LONG: Plan = Plan {
     accounts: 50,
-    messages: 2_500,
-    senders: 8,
-    pause: Span(0, 2_000),
+    stream: Stream { messages: 2_500, senders: 8, pause: Span(0, 2_000) },
     kill_every: Span(2_000, 40_000),
     mail_gap: Span(500, 12_000),
     push_gap: Span(500, 12_000),
@@ -128,13 +121,13 @@ struct FaultScene {
     plan: Plan,
     ports: Ports,
     accounts: Vec<Account>,
-    to_dovecot: Network,
+    to_dovecot: Arc<Network>,
     notifications: Arc<Notifications>,
     /// Visits of devices, if no password is stored.
     visits: Option<Arc<Visits>>,
     /// Where nobody watches: deltapush's port in plain text, for clients that come after the faults.
     clients: Option<u16>,
-    to_notifications: Network,
+    to_notifications: Arc<Network>,
 }
 
 /// How deltapush hears of mail.
@@ -177,29 +170,21 @@ async fn register(accounts: &[Account], dovecot: &Dovecot, deltapush: &Deltapush
     }
 }
 
-/// Delivers one sender's share of the messages.
-async fn deliver(scene: Arc<FaultScene>, count: usize, mut rng: Rng) -> Vec<Delivered> {
-    let mut delivered = Vec::with_capacity(count);
-    for _ in 0..count {
-        let account = rng.usize(0..scene.accounts.len());
-        let kind = scene.accounts[account].kind(&mut rng);
-        delivered.push(post::put(scene.ports, &scene.accounts, account, kind).await);
-        sleep(Duration::from_millis(rng.u64(scene.plan.pause.0..=scene.plan.pause.1))).await;
-    }
-    delivered
-}
-
 /// Delivers all messages.
 async fn deliver_all(scene: &Arc<FaultScene>, rng: &mut Rng) -> Vec<Delivered> {
-    let Plan { messages, senders, .. } = scene.plan;
-    let share = messages.div_ceil(senders);
-    let sending: Vec<_> =
-        (0..senders).map(|_| tokio::spawn(deliver(Arc::clone(scene), share, rng.fork()))).collect();
-    let mut delivered = Vec::new();
-    for sender in sending {
-        delivered.extend(sender.await.unwrap());
-    }
-    delivered
+    let delivered = Arc::<Mutex<Vec<Delivered>>>::default();
+    let (stream, scene, all) = (scene.plan.stream, Arc::clone(scene), Arc::clone(&delivered));
+    let deliver = move |mut rng: Rng| {
+        let (scene, all) = (Arc::clone(&scene), Arc::clone(&all));
+        async move {
+            let account = rng.usize(0..scene.accounts.len());
+            let kind = scene.accounts[account].kind(&mut rng);
+            let one = post::put(scene.ports, &scene.accounts, account, kind).await;
+            all.lock().unwrap().push(one);
+        }
+    };
+    stream.run(rng, deliver).await;
+    delivered.lock().unwrap().clone()
 }
 
 /// The last faults, under which each account is sent a few messages close together, and then nothing any more: what is lost
@@ -304,18 +289,12 @@ async fn no_push_is_lost_for_longer_than_until_a_client_comes_where_the_mail_ser
 
 async fn run(source: Source) {
     let keeps_sessions = source.keeps_sessions();
-    let plan = match env::var("DELTAPUSH_FAULTS").as_deref() {
-        Ok("long") => LONG,
-        Ok(other) => panic!("DELTAPUSH_FAULTS={other}: only `long` is known"),
-        Err(_) => match source {
-            Source::Idle(_) => SHORT,
-            Source::News(_) => SHORT_NEWS,
-        },
+    let plan = match source {
+        _ if plan::is_long() => LONG,
+        Source::Idle(_) => SHORT,
+        Source::News(_) => SHORT_NEWS,
     };
-    let seed =
-        env::var("DELTAPUSH_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
-    // Before anything can fail.
-    eprintln!("faults: to take this run's seed again, set DELTAPUSH_SEED={seed}");
+    let seed = plan::seed();
     let began = Instant::now();
     let mut rng = Rng::with_seed(seed);
 
@@ -325,8 +304,8 @@ async fn run(source: Source) {
         Source::News(_) => told::dovecot(Way::Lua, &hook),
     };
     let notifications = Arc::new(Notifications::start().await);
-    let to_dovecot = Network::start(dovecot.imaps).await;
-    let to_notifications = Network::start(notifications.port).await;
+    let to_dovecot = Arc::new(Network::start(dovecot.imaps).await);
+    let to_notifications = Arc::new(Network::start(notifications.port).await);
     let options = news::options(source, &dovecot, to_dovecot.port, &hook);
     let deltapush = Deltapush::start(&Options {
         notify_url: format!("http://127.0.0.1:{}/notify", to_notifications.port),
@@ -355,35 +334,24 @@ async fn run(source: Source) {
         Source::Idle(_) => [Halt::Kill].as_slice(),
         Source::News(_) => &[Halt::Kill, Halt::Stop, Halt::FullDisk],
     };
-    let killing =
-        tokio::spawn(weather::halt(deltapush, halts, plan.kill_every, rng.fork(), is_over.clone()));
-    let breaking_mail = tokio::spawn({
-        let (scene, rng, is_over) = (Arc::clone(&scene), rng.fork(), is_over.clone());
-        let faults = weather::mail_faults(source);
-        async move {
-            weather::mail(dovecot, &scene.to_dovecot, faults, plan.mail_gap, rng, is_over).await
-        }
-    });
-    let breaking_pushes = tokio::spawn({
-        let (scene, rng) = (Arc::clone(&scene), rng.fork());
-        async move {
-            let FaultScene { notifications, to_notifications, .. } = &*scene;
-            weather::pushes(
-                notifications,
-                to_notifications,
-                plan.push_gap,
-                &weather::push_faults(source, plan.patient),
-                rng,
-                is_over,
-            )
-            .await
-        }
-    });
+    let killing = Lane::new(deltapush, halts, plan.kill_every, rng.fork());
+    let mail_server = MailServer { dovecot, network: Arc::clone(&scene.to_dovecot) };
+    let breaking_mail =
+        Lane::new(mail_server, weather::mail_faults(source), plan.mail_gap, rng.fork());
+    let push_server = PushServer {
+        notifications: Arc::clone(&scene.notifications),
+        network: Arc::clone(&scene.to_notifications),
+    };
+    let push_faults = weather::push_faults(source, plan.patient);
+    let breaking_pushes = Lane::new(push_server, &push_faults, plan.push_gap, rng.fork());
+    let killing = tokio::spawn(killing.run_all(is_over.clone()));
+    let breaking_mail = tokio::spawn(breaking_mail.run_all(is_over.clone()));
+    let breaking_pushes = tokio::spawn(breaking_pushes.run_all(is_over));
     let mut delivered = deliver_all(&scene, &mut rng).await;
     over.send_replace(true);
-    let (deltapush, killed) = killing.await.unwrap();
-    let (dovecot, broken_mail) = breaking_mail.await.unwrap();
-    let broken_pushes = breaking_pushes.await.unwrap();
+    let Lane { part: deltapush, count: killed, .. } = killing.await.unwrap();
+    let Lane { part: mail_server, count: broken_mail, .. } = breaking_mail.await.unwrap();
+    let broken_pushes = breaking_pushes.await.unwrap().count;
     if !plan.patient {
         scene.to_dovecot.reset_half_open();
         scene.to_notifications.reset_half_open();
@@ -435,7 +403,7 @@ async fn run(source: Source) {
         tally.missing.is_empty(),
         "seed {seed}: not announced:\n{}\n{}",
         list(&tally.missing),
-        dovecot.log()
+        mail_server.dovecot.log()
     );
     // A client shows how far a mailbox goes, not what is in it.
     let may_be_for_nothing = keeps_sessions || source.waits_for_clients();

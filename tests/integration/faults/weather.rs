@@ -1,32 +1,18 @@
-//! Faults during a run: three lanes, each with its own bag of faults, out of which chance draws until it is empty,
-//! and then again. The lanes know nothing of each other, so faults meet.
+//! The parts of a scene with one deltapush that break: the program, the mail server and the notification server, with their
+//! networks.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use tokio::sync::watch;
 use tokio::task::block_in_place;
-use tokio::time::sleep;
 
 use super::super::support::deltapush::Deltapush;
 use super::super::support::dovecot::Dovecot;
 use super::super::support::network::{Manner, Network};
 use super::Source;
+use super::lane::{Breakable, Span};
 use super::notifications::{Day, Notifications};
-
-/// Occurrences of each fault.
-pub(crate) type Count = BTreeMap<&'static str, usize>;
-
-/// Range of a random duration, in milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Span(pub(crate) u64, pub(crate) u64);
-
-impl Span {
-    pub(crate) async fn pass(self, rng: &mut Rng) {
-        sleep(Duration::from_millis(rng.u64(self.0..=self.1))).await;
-    }
-}
 
 /// A fault of the program itself, or of its disk.
 #[derive(Clone, Copy, Debug)]
@@ -39,40 +25,31 @@ pub(crate) enum Halt {
     FullDisk,
 }
 
-/// The program meets these faults at any instant.
-pub(crate) async fn halt(
-    mut deltapush: Deltapush,
-    all: &'static [Halt],
-    every: Span,
-    mut rng: Rng,
-    over: watch::Receiver<bool>,
-) -> (Deltapush, Count) {
-    let (mut count, mut bag) = (Count::new(), Vec::new());
-    while !*over.borrow() || count.len() < all.len() {
-        every.pass(&mut rng).await;
-        let name = match draw(&mut bag, all, &mut rng) {
+impl Breakable for Deltapush {
+    type Fault = Halt;
+
+    async fn meet(&mut self, fault: Halt, rng: &mut Rng) -> &'static str {
+        match fault {
             Halt::Kill => {
-                block_in_place(|| deltapush.kill());
-                Span(0, 1_500).pass(&mut rng).await;
-                block_in_place(|| deltapush.start_again());
+                block_in_place(|| self.kill());
+                Span(0, 1_500).pass(rng).await;
+                block_in_place(|| self.start_again());
                 "deltapush killed"
             }
             Halt::Stop => {
-                deltapush.signal("STOP");
-                Span(500, 2_500).pass(&mut rng).await;
-                deltapush.signal("CONT");
+                self.signal("STOP");
+                Span(500, 2_500).pass(rng).await;
+                self.signal("CONT");
                 "deltapush stopped for a while"
             }
             Halt::FullDisk => {
-                deltapush.disk().fill();
-                Span(500, 2_500).pass(&mut rng).await;
-                deltapush.disk().make_room();
+                self.disk().fill();
+                Span(500, 2_500).pass(rng).await;
+                self.disk().make_room();
                 "disk of deltapush full"
             }
-        };
-        *count.entry(name).or_default() += 1;
+        }
     }
-    (deltapush, count)
 }
 
 /// A fault at the mail server, or on the way there.
@@ -99,33 +76,32 @@ pub(super) fn mail_faults(source: Source) -> &'static [MailFault] {
     }
 }
 
-/// The mail server is restarted, and its network misbehaves.
-pub(crate) async fn mail(
-    mut dovecot: Dovecot,
-    network: &Network,
-    all: &'static [MailFault],
-    gap: Span,
-    mut rng: Rng,
-    over: watch::Receiver<bool>,
-) -> (Dovecot, Count) {
-    use MailFault::{
-        BlackHole, CutAll, Delay, HalfOpen, ResetSome, Restart, Throttle, Unreachable,
-    };
-    let lasts = Span(500, 2_500);
-    let (mut count, mut bag) = (Count::new(), Vec::new());
-    while !*over.borrow() || count.len() < all.len() {
-        gap.pass(&mut rng).await;
-        let name = match draw(&mut bag, all, &mut rng) {
+/// The mail server, which is restarted, and its network, which misbehaves.
+pub(super) struct MailServer {
+    pub(super) dovecot: Dovecot,
+    pub(super) network: Arc<Network>,
+}
+
+impl Breakable for MailServer {
+    type Fault = MailFault;
+
+    async fn meet(&mut self, fault: MailFault, rng: &mut Rng) -> &'static str {
+        use MailFault::{
+            BlackHole, CutAll, Delay, HalfOpen, ResetSome, Restart, Throttle, Unreachable,
+        };
+        let lasts = Span(500, 2_500);
+        let Self { dovecot, network } = self;
+        let name = match fault {
             Restart => {
                 block_in_place(|| dovecot.stop());
-                Span(0, 1_500).pass(&mut rng).await;
+                Span(0, 1_500).pass(rng).await;
                 block_in_place(|| dovecot.start_again());
                 "mail server restarted"
             }
             Unreachable => {
                 network.reachable(false);
                 network.present(Manner::Reset);
-                lasts.pass(&mut rng).await;
+                lasts.pass(rng).await;
                 "mail server unreachable"
             }
             CutAll => {
@@ -133,33 +109,32 @@ pub(crate) async fn mail(
                 "connections to it closed"
             }
             ResetSome => {
-                network.some(60, Manner::Reset, &mut rng);
+                network.some(60, Manner::Reset, rng);
                 "connections to it reset"
             }
             BlackHole => {
                 network.all(Manner::BlackHole);
-                lasts.pass(&mut rng).await;
+                lasts.pass(rng).await;
                 "black hole before it"
             }
             HalfOpen => {
-                network.some(30, Manner::HalfOpen, &mut rng);
+                network.some(30, Manner::HalfOpen, rng);
                 "connections to it half-open"
             }
             Delay => {
                 network.all(Manner::Delayed(Duration::from_millis(rng.u64(50..500))));
-                lasts.pass(&mut rng).await;
+                lasts.pass(rng).await;
                 "delay before it"
             }
             Throttle => {
                 network.all(Manner::Throttled(rng.u32(500..5_000)));
-                lasts.pass(&mut rng).await;
+                lasts.pass(rng).await;
                 "throttle before it"
             }
         };
         network.heal();
-        *count.entry(name).or_default() += 1;
+        name
     }
-    (dovecot, count)
 }
 
 /// A fault at the notification server, or on the way there.
@@ -195,30 +170,29 @@ pub(super) fn push_faults(source: Source, flaky: bool) -> Vec<PushFault> {
     all
 }
 
-/// The notification server has bad days, and its network misbehaves.
-pub(crate) async fn pushes(
-    notifications: &Notifications,
-    network: &Network,
-    gap: Span,
-    all: &[PushFault],
-    mut rng: Rng,
-    over: watch::Receiver<bool>,
-) -> Count {
-    use PushFault::{BlackHole, CutAll, HalfOpen, Unreachable};
-    let lasts = Span(500, 3_000);
-    let (mut count, mut bag) = (Count::new(), Vec::new());
-    while !*over.borrow() || count.len() < all.len() {
-        gap.pass(&mut rng).await;
-        let name = match draw(&mut bag, all, &mut rng) {
+/// The notification server, which has bad days, and its network, which misbehaves.
+pub(super) struct PushServer {
+    pub(super) notifications: Arc<Notifications>,
+    pub(super) network: Arc<Network>,
+}
+
+impl Breakable for PushServer {
+    type Fault = PushFault;
+
+    async fn meet(&mut self, fault: PushFault, rng: &mut Rng) -> &'static str {
+        use PushFault::{BlackHole, CutAll, HalfOpen, Unreachable};
+        let lasts = Span(500, 3_000);
+        let Self { notifications, network } = self;
+        let name = match fault {
             PushFault::Day(day, name) => {
                 notifications.day(day);
-                lasts.pass(&mut rng).await;
+                lasts.pass(rng).await;
                 name
             }
             Unreachable => {
                 network.reachable(false);
                 network.present(Manner::Reset);
-                lasts.pass(&mut rng).await;
+                lasts.pass(rng).await;
                 "notification server unreachable"
             }
             CutAll => {
@@ -227,26 +201,16 @@ pub(crate) async fn pushes(
             }
             BlackHole => {
                 network.all(Manner::BlackHole);
-                lasts.pass(&mut rng).await;
+                lasts.pass(rng).await;
                 "black hole before it"
             }
             HalfOpen => {
-                network.some(50, Manner::HalfOpen, &mut rng);
+                network.some(50, Manner::HalfOpen, rng);
                 "connections to it half-open"
             }
         };
         notifications.day(Day::Good);
         network.heal();
-        *count.entry(name).or_default() += 1;
+        name
     }
-    count
-}
-
-/// Draws out of a bag, which is filled again when it is empty.
-pub(crate) fn draw<T: Copy>(bag: &mut Vec<T>, all: &[T], rng: &mut Rng) -> T {
-    if bag.is_empty() {
-        bag.extend_from_slice(all);
-        rng.shuffle(bag);
-    }
-    bag.pop().unwrap()
 }

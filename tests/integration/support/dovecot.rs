@@ -322,6 +322,12 @@ disable_plaintext_auth = no
 auth_mechanisms = plain login
 auth_failure_delay = 0
 mail_max_userip_connections = 100
+# Linux gives 128 inotify instances to a user, and each waiting session takes one: those of a cluster, or of several tests at once,
+# are more. A session without one looks for mail only so often; 30 s is the default.
+mailbox_idle_check_interval = 2s
+# Each connection with TLS has a process of its own, and an account has two while it moves from one node to another.
+default_process_limit = 1000
+default_client_limit = 4000
 first_valid_uid = 1
 first_valid_gid = 1
 rawlog_dir = {at}/rawlog/%u

@@ -234,12 +234,18 @@ impl Postgres {
         file.lines().next()?.parse().ok()
     }
 
-    /// Reports if any of its processes is there: their folder is that of the data.
-    fn is_running(&self) -> bool {
+    /// The numbers of its processes: their folder is that of the data.
+    pub(crate) fn processes(&self) -> Vec<u32> {
         let data = data(self.dir.path());
         let processes = fs::read_dir("/proc").unwrap().flatten();
-        let mut folders = processes.map(|process| fs::read_link(process.path().join("cwd")));
-        folders.any(|folder| folder.is_ok_and(|folder| folder == data))
+        let own = processes.filter(|process| {
+            fs::read_link(process.path().join("cwd")).is_ok_and(|folder| folder == data)
+        });
+        own.filter_map(|process| process.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    fn is_running(&self) -> bool {
+        !self.processes().is_empty()
     }
 
     fn wait_until_ready(&self) {

@@ -13,7 +13,7 @@ async fn devices_are_woken_once_over_all_nodes() {
     owner.watching.register().await;
     database.sql("UPDATE accounts SET credentials = ''");
     // It knows nothing yet of what the owner does.
-    heir.accounts.prepare(slots.clone()).await.unwrap();
+    heir.prepare(&slots).await;
     database.give_all(1, owner.registry().ownership());
     owner.accounts.take(slots.clone()).await.unwrap();
     until("the owner wakes the device", || owner.watching.posted() == [token()]).await;

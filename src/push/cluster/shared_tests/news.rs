@@ -91,6 +91,20 @@ async fn news_outlives_the_owner_and_is_taken_in_by_the_next() {
     nothing_is_left(&told).await;
 }
 
+/// While the nodes are upgraded one after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn news_that_a_newer_node_forwards_in_other_words_wakes_all_devices_once() {
+    let server = MailboxServer::start("IDLE", &["INBOX"]).await;
+    let database = Database::new();
+    let (told, mut owner) = two_nodes(&server, &database, "server").await;
+    let newer = br#"{"told":{"mailbox":"INBOX","uid":900,"skipped":"OfANewerVersion"}}"#.to_vec();
+    let forward = change::forward(&told.watching.account, newer, UnixTime::now());
+    told.registry().commit(forward).await.unwrap();
+    until("the owner posts", || owner.watching.posted() == [token()]).await;
+    nothing_is_left(&owner).await;
+    assert_eq!(owner.watching.posted(), []);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn news_of_an_account_is_bounded_at_a_node_that_does_not_own_it() {
     let server = MailboxServer::start("IDLE", &["INBOX"]).await;

@@ -72,8 +72,8 @@ async fn post_moves_with_the_first_account_however_that_loses_the_token() {
             _ => {
                 let old = "UPDATE tokens SET last_served = -9 WHERE account = (SELECT min(id) FROM accounts)";
                 nodes.database.sql(old);
-                let expired = three.store.commit(change::served(Uptime(0), Uptime(-1))).await;
-                assert_eq!(expired.unwrap(), 1);
+                let expired = three.store.commit(change::expire(Uptime(0), Uptime(-1))).await;
+                assert_eq!(expired.unwrap().tokens, 1);
             }
         }
         for log in &mut logs {
@@ -130,7 +130,7 @@ async fn poster_knows_what_other_nodes_know_of_its_token() {
     let Nodes { database, one, two, three } = &nodes;
     let mut log = one.store.event_log().unwrap();
     assert_eq!(log.read().await.unwrap(), []);
-    let record = async |node: &Node| match node.store.token_post(&hash(SHARED)).await.unwrap() {
+    let record = async |node: &Node| match node.post_of(SHARED).await {
         TokenPost::Own(known) => known,
         other => panic!("{other:?}"),
     };

@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use futures_util::StreamExt as _;
-use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::super::super::faults::ledger::{self, Account, Delivered, Kind, Tally};
 use super::super::super::faults::notifications::{Accepted, Notifications};
+use super::super::super::faults::plan::Stream;
 use super::super::super::faults::post::{self, Ports};
-use super::Plan;
 
 /// Deliveries at once in the last round.
 const AT_ONCE: usize = 8;
@@ -40,24 +39,18 @@ impl Books {
         delivered
     }
 
-    /// Delivers the messages of the plan.
-    pub(super) async fn deliver(self: &Arc<Self>, plan: Plan, rng: &mut Rng) {
-        let share = plan.messages.div_ceil(plan.senders);
-        let send = |mut rng: Rng| {
-            let books = Arc::clone(self);
-            tokio::spawn(async move {
-                for _ in 0..share {
-                    let account = rng.usize(0..books.accounts.len());
-                    let kind = books.accounts[account].kind(&mut rng);
-                    books.put(account, kind).await;
-                    plan.pause.pass(&mut rng).await;
-                }
-            })
+    /// Delivers the messages of a stream.
+    pub(super) async fn deliver(self: &Arc<Self>, stream: Stream, rng: &mut Rng) {
+        let books = Arc::clone(self);
+        let deliver = move |mut rng: Rng| {
+            let books = Arc::clone(&books);
+            async move {
+                let account = rng.usize(0..books.accounts.len());
+                let kind = books.accounts[account].kind(&mut rng);
+                books.put(account, kind).await;
+            }
         };
-        let sending: Vec<JoinHandle<()>> = (0..plan.senders).map(|_| send(rng.fork())).collect();
-        for sender in sending {
-            sender.await.unwrap();
-        }
+        stream.run(rng, deliver).await;
     }
 
     /// One more message for each account: all are watched.

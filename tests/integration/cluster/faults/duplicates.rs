@@ -1,32 +1,65 @@
 //! POSTs with nothing new to announce since the POST before, and their explanations, each of which is checked.
+//!
+//! Each message is a reason for one POST, at the time at which its watch may have heard of it; each POST whose answer may not have
+//! been written is a reason for one more. A POST for which no reason is left is one too many.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::super::super::faults::ledger::Kind;
+use super::super::super::faults::ledger::{Delivered, Kind};
 use super::super::super::faults::notifications::Accepted;
 use super::books::Books;
 use super::outages::{Outage, Outages, Part};
+use super::takeovers::TAKEN_OVER;
 
 /// From an accepted POST to the commit of its answer, and from a message to its POST, on a busy machine.
 const SOON: Duration = Duration::from_secs(3);
+
+/// After the database was away, each node has a whole lease to renew.
+const AFTER_DATABASE: Duration = Duration::from_secs(12);
+
+/// After a way to the mail server broke, watches begin again.
+const AFTER_MAIL: Duration = Duration::from_secs(8);
 
 /// All repeated POSTs, by their explanations.
 #[derive(Default)]
 pub(super) struct Duplicates {
     /// The watch heard of a message only after the POST for the one before it.
     heard_later: usize,
-    /// The answer to the first POST could not be written: its node, or the database, failed in that moment.
+    /// The answer to an earlier POST could not be written: its node, or the database, failed in that moment.
     unwritten: usize,
     /// The node stood still between its decision to post and the POST.
     stood_still: usize,
+    /// A defect that is known: the next owner of the account looked while the old one announced, and found the same message and a
+    /// later one that deserves no push. It stores both as one look, which is new because of the later one, and announces it.
+    found_together: usize,
     pub(super) unexplained: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ReasonKind {
+    Message,
+    Unwritten,
+}
+
+/// A reason for one POST, within these times.
+struct Reason {
+    kind: ReasonKind,
+    from: Instant,
+    to: Instant,
+}
+
+impl Reason {
+    fn new(kind: ReasonKind, from: Instant, outages: &[Outage]) -> Self {
+        Self { kind, from, to: latest(from, outages) }
+    }
 }
 
 /// Explains all repeated POSTs of a run.
 pub(super) fn explain(books: &Books, outages: &Outages) -> Duplicates {
-    let (accepted, outages) = (books.accepted(), outages.all());
+    let (accepted, mut outages) = (books.accepted(), outages.all());
+    outages.sort_unstable_by_key(|outage| outage.from);
     let mut posts: BTreeMap<&str, Vec<&Accepted>> = BTreeMap::new();
     for post in &accepted {
         posts.entry(&post.token).or_default().push(post);
@@ -34,99 +67,121 @@ pub(super) fn explain(books: &Books, outages: &Outages) -> Duplicates {
     let mut found = Duplicates::default();
     for (token, mut posts) in posts {
         posts.sort_unstable_by_key(|post| post.at);
-        let news = news_of(books, token);
-        for index in 1..posts.len() {
-            let (first, second) = (posts[index - 1], posts[index]);
-            if news.iter().any(|at| (first.at..=second.at).contains(at)) {
-                continue;
-            }
-            let before = index.checked_sub(2).map(|index| posts[index].at);
-            found.add(Repeated { token, before, first, second }, &news, &outages);
-        }
+        found.add(&posts, &Mail::of(books, token), &outages);
     }
     found
 }
 
-/// The times of all messages that deserve a push to the token.
-fn news_of(books: &Books, token: &str) -> Vec<Instant> {
-    let has_token = |account: usize| books.accounts[account].tokens.iter().any(|one| one == token);
-    let delivered = books.delivered().into_iter();
-    let mut news: Vec<_> = delivered
-        .filter(|message| message.kind == Kind::News && has_token(message.account))
-        .map(|message| message.at)
-        .collect();
-    news.sort_unstable();
-    news
+/// The times of the messages for the accounts of a token, in order.
+struct Mail {
+    /// Those that deserve a push.
+    news: Vec<Instant>,
+    others: Vec<Instant>,
 }
 
-/// A POST, and the one before.
-struct Repeated<'a> {
-    token: &'a str,
-    before: Option<Instant>,
-    first: &'a Accepted,
-    second: &'a Accepted,
+impl Mail {
+    fn of(books: &Books, token: &str) -> Self {
+        let is_for = |account: usize| books.accounts[account].tokens.iter().any(|one| one == token);
+        let mut delivered = books.delivered();
+        delivered.retain(|message| is_for(message.account));
+        delivered.sort_unstable_by_key(|message| message.at);
+        let (news, others): (Vec<_>, Vec<_>) =
+            delivered.into_iter().partition(|message| message.kind == Kind::News);
+        let times = |messages: Vec<Delivered>| messages.iter().map(|message| message.at).collect();
+        Self { news: times(news), others: times(others) }
+    }
+
+    /// Another message came between the news that was announced and the POST that repeats it, which is another node's.
+    fn has_other(&self, before: &Accepted, post: &Accepted) -> bool {
+        let news = self.news.iter().rfind(|at| **at <= before.at);
+        let since = |from: &Instant| self.others.iter().any(|at| (*from..=post.at).contains(at));
+        before.from != post.from && news.is_some_and(since)
+    }
 }
 
 impl Duplicates {
-    fn add(&mut self, repeated: Repeated<'_>, news: &[Instant], outages: &[Outage]) {
-        if repeated.is_of_news_heard_later(news, outages) {
-            self.heard_later += 1;
-        } else if repeated.was_unwritten(outages) {
-            self.unwritten += 1;
-        } else if repeated.stood_still(outages) {
-            self.stood_still += 1;
-        } else {
-            let Repeated { token, first, second, .. } = repeated;
-            self.unexplained.push(format!(
-                "{token}: by {} {:.2} s after the first fault, again by {} {:.2} s later",
-                first.from,
-                since_first(outages, first.at),
-                second.from,
-                (second.at - first.at).as_secs_f32()
-            ));
+    /// Adds the repeated ones among the POSTs of a token.
+    fn add(&mut self, posts: &[&Accepted], mail: &Mail, outages: &[Outage]) {
+        let message = |at: &Instant| Reason::new(ReasonKind::Message, *at, outages);
+        let mut reasons: Vec<Reason> = mail.news.iter().map(message).collect();
+        let mut before: Option<&Accepted> = None;
+        for &post in posts {
+            let is_open = |reason: &Reason| (reason.from..=reason.to).contains(&post.at);
+            let open = reasons.iter().enumerate().filter(|(_, reason)| is_open(reason));
+            let first = open.min_by_key(|(_, reason)| reason.to).map(|(index, _)| index);
+            let kind = first.map(|index| reasons.swap_remove(index).kind);
+            if let Some(before) = before
+                && !mail.news.iter().any(|at| (before.at..=post.at).contains(at))
+            {
+                self.count(kind, (before, post), mail, outages);
+            }
+            if is_unwritten(post, outages) {
+                reasons.push(Reason::new(ReasonKind::Unwritten, post.at, outages));
+            }
+            before = Some(post);
+        }
+    }
+
+    fn count(
+        &mut self,
+        kind: Option<ReasonKind>,
+        (before, post): (&Accepted, &Accepted),
+        mail: &Mail,
+        outages: &[Outage],
+    ) {
+        match kind {
+            Some(ReasonKind::Message) => self.heard_later += 1,
+            Some(ReasonKind::Unwritten) => self.unwritten += 1,
+            None if woke(post, outages) || woke(before, outages) => self.stood_still += 1,
+            None if mail.has_other(before, post) => self.found_together += 1,
+            None => self.unexplained.push(format!(
+                "{}: by {} {:.2} s after the first fault, again by {} {:.2} s later",
+                post.token,
+                before.from,
+                since_first(outages, before.at),
+                post.from,
+                (post.at - before.at).as_secs_f32()
+            )),
         }
     }
 }
 
-impl Repeated<'_> {
-    /// The first POST may have announced the first of two messages only: the second had just come, or its watch was cut off.
-    fn is_of_news_heard_later(&self, news: &[Instant], outages: &[Outage]) -> bool {
-        let is_open =
-            |at: &&Instant| **at <= self.first.at && self.before.is_none_or(|before| **at > before);
-        let open: Vec<_> = news.iter().filter(is_open).collect();
-        let cut_off = |at: Instant| {
-            outages.iter().any(|outage| {
-                matches!(outage.part, Part::Mail(_)) && outage.meets(at, self.first.at, SOON)
-            })
+/// The latest time at which a node may hear of what has happened at a time: soon, or when all faults that follow on one another
+/// are over.
+fn latest(at: Instant, outages: &[Outage]) -> Instant {
+    let mut latest = at + SOON;
+    for outage in outages {
+        let after = match outage.part {
+            Part::Node(_) => TAKEN_OVER,
+            Part::Database => AFTER_DATABASE,
+            Part::Mail(_) => AFTER_MAIL,
         };
-        let is_late = |at: &Instant| self.first.at - *at < SOON || cut_off(*at);
-        open.len() > 1 && open.last().is_some_and(|at| is_late(at))
-            // The watch of another account with the device was cut off.
-            || self.token == "openpgp:shared" && news.iter().any(|at| *at <= self.first.at && cut_off(*at))
+        let end = outage.to.unwrap_or(outage.from) + after;
+        if outage.from <= latest && end >= at {
+            latest = latest.max(end);
+        }
     }
+    latest
+}
 
-    /// The node of the first POST failed, or the database, before the answer was written.
-    fn was_unwritten(&self, outages: &[Outage]) -> bool {
-        outages.iter().any(|outage| {
-            let concerns = match &outage.part {
-                Part::Node(name) => *name == self.first.from,
-                Part::Database => true,
-                Part::Mail(_) => false,
-            };
-            concerns && outage.meets(self.first.at, self.first.at, SOON)
-        })
-    }
-
-    /// The second POST, or the first one, is by a node that woke up just before.
-    fn stood_still(&self, outages: &[Outage]) -> bool {
-        let woke = |post: &Accepted| {
-            outages.iter().any(|outage| {
-                let end = outage.to.unwrap_or(outage.from);
-                outage.part == Part::Node(post.from.clone()) && (end..end + SOON).contains(&post.at)
-            })
+/// The node of the POST failed, or the database, before the answer was written.
+fn is_unwritten(post: &Accepted, outages: &[Outage]) -> bool {
+    outages.iter().any(|outage| {
+        let concerns = match &outage.part {
+            Part::Node(name) => *name == post.from,
+            Part::Database => true,
+            Part::Mail(_) => false,
         };
-        woke(self.second) || woke(self.first)
-    }
+        concerns && outage.meets(post.at, post.at, SOON)
+    })
+}
+
+/// The POST is by a node that woke up just before.
+fn woke(post: &Accepted, outages: &[Outage]) -> bool {
+    outages.iter().any(|outage| {
+        let end = outage.to.unwrap_or(outage.from);
+        outage.part == Part::Node(post.from.clone()) && (end..end + SOON).contains(&post.at)
+    })
 }
 
 fn since_first(outages: &[Outage], at: Instant) -> f32 {
@@ -139,6 +194,78 @@ impl fmt::Display for Duplicates {
         writeln!(f, "| repeated: a message was heard of later | {:>6} |", self.heard_later)?;
         writeln!(f, "| repeated: the answer could not be written | {:>6} |", self.unwritten)?;
         writeln!(f, "| repeated: the node stood still before it | {:>6} |", self.stood_still)?;
+        writeln!(
+            f,
+            "| repeated: found with another by the next owner | {:>6} |",
+            self.found_together
+        )?;
         writeln!(f, "| repeated without an explanation | {:>6} |", self.unexplained.len())
+    }
+}
+
+mod tests {
+    use super::*;
+
+    /// Tells for POSTs of a token by one node, at these seconds, how many are heard later, unwritten, and unexplained.
+    fn counts(posts: &[u64], news: &[u64], outages: &[(Part, u64, u64)]) -> (usize, usize, usize) {
+        let start = Instant::now();
+        let at = |second: &u64| start + Duration::from_secs(*second);
+        let post = |second| Accepted {
+            at: at(second),
+            token: "openpgp:a".to_owned(),
+            from: "node-0".to_owned(),
+        };
+        let posts: Vec<_> = posts.iter().map(post).collect();
+        let outage = |(part, from, to): &(Part, u64, u64)| Outage {
+            name: "fault",
+            part: part.clone(),
+            from: at(from),
+            to: Some(at(to)),
+        };
+        let outages: Vec<_> = outages.iter().map(outage).collect();
+        let mut found = Duplicates::default();
+        let mail = Mail { news: news.iter().map(at).collect(), others: Vec::new() };
+        found.add(&posts.iter().collect::<Vec<_>>(), &mail, &outages);
+        (found.heard_later, found.unwritten, found.unexplained.len())
+    }
+
+    #[test]
+    fn each_post_needs_a_reason_of_its_own() {
+        assert_eq!(counts(&[10, 20], &[9, 19], &[]), (0, 0, 0));
+        assert_eq!(counts(&[10, 12], &[9], &[]), (0, 0, 1));
+        assert_eq!(counts(&[10, 12], &[9, 10], &[]), (0, 0, 0));
+        assert_eq!(counts(&[10, 12], &[8, 9], &[]), (1, 0, 0));
+        assert_eq!(counts(&[20, 30], &[8, 9], &[]), (0, 0, 1), "too late for the second one");
+        let mail = [(Part::Mail("node-1".to_owned()), 9, 25)];
+        assert_eq!(counts(&[10, 30], &[8, 9], &mail), (1, 0, 0), "it was cut off");
+        assert_eq!(counts(&[10, 30], &[8], &mail), (0, 0, 1), "there was one message");
+        let dead = [(Part::Node("node-0".to_owned()), 11, 15)];
+        assert_eq!(counts(&[10, 25], &[9], &dead), (0, 1, 0));
+        assert_eq!(
+            counts(&[10, 25, 26], &[9, 20], &dead),
+            (0, 1, 0),
+            "the repeated one came first"
+        );
+        assert_eq!(counts(&[10, 25, 26], &[9], &dead), (0, 1, 1));
+    }
+
+    #[test]
+    fn next_owner_repeats_what_it_found_with_another_message() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let post = |second, from: &str| Accepted {
+            at: at(second),
+            token: "openpgp:a".to_owned(),
+            from: from.to_owned(),
+        };
+        let mail = |others: &[u64]| Mail {
+            news: vec![at(9)],
+            others: others.iter().copied().map(at).collect(),
+        };
+        let (first, again) = (post(10, "node-0"), post(13, "node-1"));
+        assert!(mail(&[11]).has_other(&first, &again));
+        assert!(!mail(&[]).has_other(&first, &again));
+        assert!(!mail(&[8, 14]).has_other(&first, &again), "before it, and after");
+        assert!(!mail(&[11]).has_other(&first, &post(13, "node-0")), "no other owner");
     }
 }
