@@ -74,7 +74,10 @@ fn living(status: &Value) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn any_node_shows_all_nodes_and_the_owner_of_each_account() {
-    let mut scene = ClusterScene::start(3).await;
+    // The third one joins when the first is there to tell of it.
+    let mut scene = ClusterScene::start(2).await;
+    scene.join().await;
+    scene.wait_for_shares_of(&["node-0", "node-1", "node-2"]).await;
     scene.populate(6).await;
     let accounts = scene.accounts.len();
     for node in &scene.nodes {
