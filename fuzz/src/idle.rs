@@ -112,8 +112,9 @@ impl Run {
                     sent += 1;
                     self.sends(&bytes);
                 }
-                IdleAction::Noticed { mailbox, position, .. } => {
-                    self.notes(mailbox.to_string(), position)
+                IdleAction::Noticed { mailbox, look, .. } => {
+                    assert!(look.news_next <= look.position.uid_next, "{look:?}");
+                    self.notes(mailbox.to_string(), look.position)
                 }
                 IdleAction::Failed(failure) => {
                     assert!(!failure.to_string().is_empty());

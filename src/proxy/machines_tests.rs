@@ -22,7 +22,6 @@ use crate::policy::{Messages, Security};
 use crate::push::filter::PushFilter;
 use crate::push::idle::{IdleAction, IdleInput, IdleMachine, WatchTerms, WatchedMailbox};
 use crate::secret::DeviceToken;
-use crate::store::Position;
 use crate::trace::{ConnectionSide, LinePart, Mark, Record, SessionId, Speaker, TraceEntry};
 use crate::upstream::login_machine::{LoggedIn, LoginAction, LoginInput, LoginMachine, Purpose};
 
@@ -330,9 +329,7 @@ fn recorded_session_plays_through_all_machines() {
     assert_eq!(session.tokens, [DeviceToken::new(TOKEN.as_bytes()).unwrap()]);
     // The mailbox was empty; then a message came, and it deserves a push.
     let noted = watch.did.iter().filter_map(|action| match action {
-        IdleAction::Noticed { position: Position { uid_next, .. }, announce, .. } => {
-            Some((*uid_next, *announce))
-        }
+        IdleAction::Noticed { look, announce, .. } => Some((look.position.uid_next, *announce)),
         _ => None,
     });
     assert_eq!(noted.collect::<Vec<_>>(), [(1, false), (2, true)]);

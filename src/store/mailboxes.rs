@@ -6,7 +6,7 @@ use super::server_news::StoredPosition;
 use super::sql::{self, Row, Sql, values};
 use std::time::Duration;
 
-use super::{Announce, Change, Idled, MAX_IDLED, Position, UnixTime, Uptime};
+use super::{Announce, Change, Idled, Look, MAX_IDLED, Position, UnixTime, Uptime};
 use crate::account::AccountId;
 use crate::mailbox_name::MailboxName;
 use crate::secret::DeviceToken;
@@ -19,22 +19,22 @@ pub enum Noticed {
     New,
     /// The mail server had told of it, and it was announced then.
     Told,
-    /// Its mailbox was looked through as far before, by another node.
+    /// Its mailbox was looked through as far before, by another node, which has announced it.
     Known,
 }
 
 /// Notes up to where a mailbox has been looked through and, if what was found deserves it, that the tokens of the account
-/// that `announce` names have something to announce: both or neither. Nothing is announced that the mail server has told of. Does
-/// nothing for an account that is not known.
+/// that `announce` names have something to announce: both or neither. Nothing is announced that the mail server has told of, or
+/// that another node has announced. Does nothing for an account that is not known.
 #[must_use]
-pub fn noticed(
+pub fn noticed<L: Into<Look>>(
     account: &AccountId,
     mailbox: &str,
-    position: Position,
+    look: L,
     announce: Announce,
     now: UnixTime,
-) -> impl StateChange<Noticed> + use<> {
-    let mailbox = MailboxName::from(mailbox);
+) -> impl StateChange<Noticed> + use<L> {
+    let (mailbox, look) = (MailboxName::from(mailbox), look.into());
     let (account, announces) = (account.clone(), announce != Announce::Nothing);
     move |state: &mut Operation<'_>| {
         let Some(owned) = state.owned(&account, Some(&mailbox), announces)? else {
@@ -42,19 +42,22 @@ pub fn noticed(
         };
         let before = owned
             .position
-            .filter(|before| before.position.uid_validity == position.uid_validity)
-            .map(|before| before.corrected_by(position));
+            .filter(|before| before.position.uid_validity == look.position.uid_validity)
+            .map(|before| before.corrected_by(look.position));
+        let known = state.known_to_nodes(before, look.position);
+        let noticed = match before {
+            Some(before) if announces && before.has_told_of(look) => Noticed::Told,
+            Some(_) if announces && known >= look.news_next => Noticed::Known,
+            _ => Noticed::New,
+        };
+        let uid_next = look.position.uid_next.max(known);
+        let position = Position { uid_next, ..look.position };
         let told = before.map_or(0, |before| before.told);
-        let is_told = told > 0 && told >= position.uid_next;
-        if !is_told && state.is_repeated(before, position, &announce) {
-            return Ok(Noticed::Known);
-        }
         state.store_position(owned.row, &mailbox, StoredPosition { position, told })?;
-        if is_told && announces {
-            return Ok(Noticed::Told);
+        if noticed == Noticed::New {
+            state.announce(owned, &announce, now)?;
         }
-        state.announce(owned, &announce, now)?;
-        Ok(Noticed::New)
+        Ok(noticed)
     }
 }
 

@@ -65,8 +65,8 @@ pub use postgres_connector::{ConnectError, Connected, PostgresConnector, Reason,
 pub use postgres_settings::{PasswordError, PasswordSource, PostgresSettings};
 pub use records::{
     AccountRecord, AccountStatus, Announce, Change, DualTime, Erased, Generation, Idled,
-    KnownLogin, Loaded, MAX_ERASED, MAX_IDLED, MAX_TOKENS, Position, QuarantineRecord, StoredToken,
-    TokenRecord, TokenStatus, Unannounced, UnixTime, Uptime,
+    KnownLogin, Loaded, Look, MAX_ERASED, MAX_IDLED, MAX_TOKENS, Position, QuarantineRecord,
+    StoredToken, TokenRecord, TokenStatus, Unannounced, UnixTime, Uptime,
 };
 pub use rotate::{Rotated, rotate};
 pub use server_news::ToldMessage;

@@ -138,6 +138,30 @@ impl Position {
     }
 }
 
+/// The outcome of a look into a mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Up to where it has been looked through.
+    pub position: Position,
+    /// One above the highest UID of a message that deserves a push; `position.uid_next` if that is not known. Once all messages
+    /// below it were announced, there is nothing left to announce.
+    pub news_next: u64,
+}
+
+impl From<Position> for Look {
+    fn from(position: Position) -> Self {
+        Self { position, news_next: position.uid_next }
+    }
+}
+
+impl Look {
+    /// The position behind the messages that deserve a push.
+    #[must_use]
+    pub const fn news(self) -> Position {
+        Position { uid_next: self.news_next, ..self.position }
+    }
+}
+
 /// A token of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredToken {

@@ -5,7 +5,7 @@ use super::mailboxes::{loaded, position_in, stored};
 use super::operations::{Operation, Result, RowId, StateChange, of_known};
 use super::postgres::StoredEvent;
 use super::sql::{self, Row, values};
-use super::{Announce, Change, Position, UnixTime};
+use super::{Announce, Change, Look, Position, UnixTime};
 use crate::account::AccountId;
 use crate::mailbox_name::MailboxName;
 
@@ -34,6 +34,11 @@ impl StoredPosition {
     /// The lowest UID that is not known, in a mailbox with this UIDVALIDITY.
     fn next(&self, uid_validity: u64) -> Option<u64> {
         (self.position.uid_validity == uid_validity).then_some(self.position.uid_next)
+    }
+
+    /// Reports if the mail server has told of all that was found and deserves a push.
+    pub(super) fn has_told_of(&self, look: Look) -> bool {
+        self.told > 0 && self.told >= look.news_next
     }
 
     /// Without what the mail server told of, if it told of messages far beyond this position, which do not exist.

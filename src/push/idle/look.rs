@@ -3,8 +3,8 @@
 //! An answer may lack its UID, its headers, or its meaning. In doubt it is a push, and the look still moves the position as far
 //! as is safe, so that the same messages are not fetched again.
 
-use super::ids::Ids;
 use super::mailbox::OpenMailbox;
+use super::to_push::ToPush;
 use crate::parser::data::Fetch;
 use crate::push::filter::{PushDecision, PushFilter, message_id};
 
@@ -73,19 +73,14 @@ pub(super) struct CatchUp {
     pub(super) next: u64,
     /// Sequence numbers and UIDs of new messages whose headers have not come.
     partial: Vec<(Option<u64>, Option<u64>)>,
-    announce: bool,
-    /// Identifiers of the messages to push.
-    ids: Ids,
+    to_push: ToPush,
     oddity: Option<Oddity>,
 }
 
 /// The end of a look.
 #[derive(Debug)]
 pub(super) struct Looked {
-    /// Some message is to be pushed.
-    pub(super) announce: bool,
-    /// Identifiers of the messages that do.
-    pub(super) ids: Ids,
+    pub(super) to_push: ToPush,
     /// Some new message has no UID.
     pub(super) is_without_uids: bool,
     pub(super) oddity: Option<Oddity>,
@@ -149,8 +144,7 @@ impl CatchUp {
             lowest: None,
             next: 1,
             partial: Vec::new(),
-            announce: false,
-            ids: Ids::default(),
+            to_push: ToPush::default(),
             oddity: None,
         }
     }
@@ -169,7 +163,7 @@ impl CatchUp {
         if message.is_unclear {
             self.odd(Oddity::Unclear);
             self.count_new(message);
-            self.announce_unknown();
+            self.to_push.add(message.uid, None);
             return None;
         }
         let Some(headers) = &message.headers else {
@@ -188,8 +182,7 @@ impl CatchUp {
         self.count_new(message);
         let verdict = judge.verdict(flags(), headers);
         if verdict == PushDecision::Push {
-            self.announce = true;
-            self.ids.add(message_id(headers));
+            self.to_push.add(message.uid, message_id(headers));
         }
         Some(verdict)
     }
@@ -226,7 +219,7 @@ impl CatchUp {
         }
         match self.partial.len() < MAX_PARTIAL {
             true => self.partial.push((message.sequence, message.uid)),
-            false => self.announce_unknown(),
+            false => self.to_push.add_unknown(),
         }
     }
 
@@ -256,12 +249,6 @@ impl CatchUp {
         }
     }
 
-    /// Some message is to be pushed, and its identifier is not known.
-    fn announce_unknown(&mut self) {
-        self.announce = true;
-        self.ids.add(None);
-    }
-
     fn odd(&mut self, oddity: Oddity) {
         self.oddity = self.oddity.max(Some(oddity));
     }
@@ -270,25 +257,23 @@ impl CatchUp {
     pub(super) fn end(&mut self, is_whole: bool) -> Looked {
         for (sequence, uid) in std::mem::take(&mut self.partial) {
             self.odd(Oddity::NoHeaders);
-            self.announce_unknown();
+            self.to_push.add(uid, None);
             self.count_new(&Fetch { sequence, uid, ..Fetch::default() });
         }
         if is_whole && self.is_cut && self.lowest.is_none_or(|lowest| lowest > self.from) {
-            self.announce_unknown();
+            self.to_push.add_unknown();
         }
         // There is a last message, which `n:*` would have brought.
         if is_whole && self.answers == 0 && self.is_promised && self.count != Some(0) {
             self.odd(Oddity::NoAnswer);
-            self.announce_unknown();
+            self.to_push.add_unknown();
         }
         if self.is_certain {
             // UIDs rise, by one from message to message at least.
             self.next = self.next.max(self.from.saturating_add(self.rise));
         }
-        let ids = std::mem::take(&mut self.ids);
         Looked {
-            announce: self.announce,
-            ids,
+            to_push: std::mem::take(&mut self.to_push),
             is_without_uids: self.is_without_uids,
             oddity: self.oddity,
         }

@@ -9,7 +9,6 @@
 
 mod commands;
 mod complaint;
-mod ids;
 mod look;
 mod mailbox;
 mod news;
@@ -23,6 +22,7 @@ mod retry;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod to_push;
 mod types;
 mod visits;
 #[cfg(test)]
@@ -41,11 +41,11 @@ use crate::machine::{Actions, Machine};
 use crate::parser::response::{Condition, Status};
 use crate::upstream::refusal::{self, LoginRefusal, classify};
 use complaint::Complaint;
-use ids::Ids;
 use look::CatchUp;
 use mailbox::OpenMailbox;
 use response::{Heard, MailboxCode, parse_response};
 use retry::SkippedMailboxes;
+use to_push::ToPush;
 
 /// Time limit of the answer to a command.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
@@ -142,10 +142,8 @@ pub struct IdleMachine {
     has_news: bool,
     /// Number of messages announced by EXISTS without headers from NOTIFY yet.
     expected: u64,
-    /// Some message that was fetched, and is not yet stored, is to be pushed.
-    announce: bool,
-    /// The identifiers of these messages.
-    ids: Ids,
+    /// Messages that were fetched, and are not yet stored.
+    to_push: ToPush,
     /// When the first news came that is not noted yet.
     news_since: Option<Instant>,
     /// When the last of it came.
@@ -214,8 +212,7 @@ impl IdleMachine {
             releasing: false,
             has_news: false,
             expected: 0,
-            announce: false,
-            ids: Ids::default(),
+            to_push: ToPush::default(),
             news_since: None,
             last_news: None,
             look: None,

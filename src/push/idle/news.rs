@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::ids::Ids;
 use super::look::{CatchUp, Oddity};
+use super::to_push::ToPush;
 use super::types::IdleAction;
 use super::{
     ANSWER_TIME, FETCH_TIME, IdleMachine, IdleState, MAX_LOOKS, NOTIFY_TIME, Notify, PAUSE, after,
@@ -12,7 +12,7 @@ use crate::machine::Actions;
 use crate::mailbox_name::MailboxName;
 use crate::parser::data::{Fetch, MailboxStatus};
 use crate::push::filter::{PushDecision, message_id};
-use crate::store::Position;
+use crate::store::{Look, Position};
 
 impl IdleMachine {
     /// Any EXISTS means that there may be something new, even one that names no higher number: servers exist that say
@@ -161,8 +161,7 @@ impl IdleMachine {
         self.seen_next = self.seen_next.max(uid.saturating_add(1));
         let verdict = self.watch.judge.verdict(message.flags.iter().map(AsRef::as_ref), headers);
         if verdict == PushDecision::Push {
-            self.announce = true;
-            self.ids.add(message_id(headers));
+            self.to_push.add(Some(uid), message_id(headers));
         }
         self.judged(Some(uid), Some(verdict), actions);
         self.expected = self.expected.saturating_sub(1);
@@ -187,8 +186,7 @@ impl IdleMachine {
         actions: &mut impl Actions<Self>,
     ) {
         self.has_news = false;
-        self.announce = false;
-        self.ids = Ids::default();
+        self.to_push = ToPush::default();
         self.open.is_doubtful = false;
         self.began = now;
         self.look = Some(Box::new(look));
@@ -200,8 +198,7 @@ impl IdleMachine {
     pub(super) fn looked(&mut self, is_whole: bool, actions: &mut impl Actions<Self>) {
         let Some(mut look) = self.look.take() else { return };
         let ended = look.end(is_whole);
-        self.announce = ended.announce;
-        self.ids = ended.ids;
+        self.to_push = ended.to_push;
         self.without_uids |= ended.is_without_uids;
         self.seen_next = self.seen_next.max(look.next);
         let covered = look.count.map(|count| count.max(look.highest));
@@ -220,7 +217,7 @@ impl IdleMachine {
         if let Some(oddity) = ended.oddity.filter(|_| is_whole) {
             actions.push(IdleAction::Odd(oddity));
         }
-        if is_whole || self.announce {
+        if is_whole || !self.to_push.is_empty() {
             self.note(self.seen_next, actions);
             self.open.looked = covered
                 .map(|covered| self.open.exists.map_or(covered, |exists| covered.min(exists)));
@@ -232,18 +229,18 @@ impl IdleMachine {
         let position = Position { uid_validity: self.open.uid_validity, uid_next };
         self.seen_next = uid_next;
         self.open.looked = self.open.exists;
-        let announce = std::mem::take(&mut self.announce);
-        let ids = std::mem::take(&mut self.ids).known();
+        let to_push = std::mem::take(&mut self.to_push);
         let (since, last) = (self.news_since.take(), self.last_news.take());
         let Some(mailbox) = self.watch.mailboxes.get_mut(self.current) else { return };
+        let announce = !to_push.is_empty();
         if announce || mailbox.position != Some(position) {
             actions.push(IdleAction::Noticed {
                 mailbox: mailbox.name.clone(),
-                position,
+                look: Look { position, news_next: to_push.next(uid_next) },
                 announce,
                 since,
                 last,
-                ids,
+                ids: to_push.ids(),
             });
         }
         mailbox.position = Some(position);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::look::MAX_MESSAGES;
 use super::*;
-use crate::store::Position;
+use crate::store::{Look, Position};
 
 /// A server's inherited.
 #[derive(Debug, Clone, Copy)]
@@ -128,7 +128,7 @@ impl Model {
         for action in actions {
             match action {
                 IdleAction::Send(bytes) => self.answer(&String::from_utf8(bytes).unwrap()),
-                IdleAction::Noticed { position, announce, .. } => {
+                IdleAction::Noticed { look: Look { position, .. }, announce, .. } => {
                     self.position = Some(position);
                     self.announcements += usize::from(announce);
                 }

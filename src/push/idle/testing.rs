@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::machine::script::{Done, Player, Said, Scripted};
 use crate::push::filter::PushFilter;
-use crate::store::Position;
+use crate::store::{Look, Position};
 
 pub(super) const ITEMS: &str =
     "(UID FLAGS BODY.PEEK[HEADER.FIELDS (FROM AUTO-SUBMITTED MESSAGE-ID)]<0.16384>)";
@@ -76,7 +76,7 @@ impl Scripted for IdleMachine {
     fn write(action: IdleAction, done: &mut Done<IdleFailure>) {
         match action {
             IdleAction::Send(bytes) => done.sent(">", &bytes),
-            IdleAction::Noticed { mailbox, position, announce, .. } => {
+            IdleAction::Noticed { mailbox, look: Look { position, .. }, announce, .. } => {
                 let word = if announce { "announced" } else { "noted" };
                 let of = if mailbox == "INBOX" { String::new() } else { format!(" of {mailbox}") };
                 done.did(&format!("{word} {} {}{of}", position.uid_validity, position.uid_next));

@@ -825,6 +825,35 @@ fn learned_habit_counts_in_the_middle_of_a_session() {
 }
 
 #[test]
+fn look_says_where_the_messages_that_wake_a_device_end() {
+    let news_next = |messages: &[&str], uid: &str| {
+        let now = Instant::now();
+        let mut machine = IdleMachine::new(watch(Some((7, 10))), now);
+        let mut actions = vec![];
+        machine.handle(IdleInput::Start, now, &mut actions);
+        let answers = (10..).zip(messages).map(|(number, headers)| {
+            let uid = uid.replace('N', &number.to_string());
+            format!("* {number} FETCH ({uid}FLAGS () BODY[HEADER.FIELDS (FROM)] {{{headers}||}})")
+        });
+        let opened = ["* 9 EXISTS", "* OK [UIDVALIDITY 7] x", "* OK [UIDNEXT 20] x", "w1 OK x"];
+        let opened = opened.iter().map(ToString::to_string);
+        for line in opened.chain(answers).chain(["w2 OK x".to_owned()]) {
+            machine.handle(IdleInput::Response(&with_literals(&line)), now, &mut actions);
+        }
+        actions.iter().find_map(|action| match action {
+            IdleAction::Noticed { look, .. } => Some((look.news_next, look.position.uid_next)),
+            _ => None,
+        })
+    };
+    let (news, own) = ("From: bob@b.org", "From: alice@example.org");
+    assert_eq!(news_next(&[news, own, own], "UID N "), Some((11, 13)));
+    assert_eq!(news_next(&[own, news, own], "UID N "), Some((12, 13)));
+    assert_eq!(news_next(&[own, own], "UID N "), Some((12, 12)), "there are none");
+    let unknown = news_next(&[news, own], "").unwrap();
+    assert_eq!(unknown.0, unknown.1, "where is not known");
+}
+
+#[test]
 fn messages_that_wake_a_device_are_told_apart_if_all_have_ids() {
     let id = |number| format!("From: bob@b.org|Message-ID: <{number}@b.org>");
     let (one, two) = (id(1), id(2));

@@ -8,7 +8,7 @@ use super::mailbox::WatchedMailbox;
 use crate::mailbox_name::MailboxName;
 use crate::parser::utf7;
 use crate::push::filter::{PushDecision, PushFilter};
-use crate::store::Position;
+use crate::store::Look;
 
 /// The mailboxes of a watch, and the terms of watching them.
 #[derive(Debug, Clone)]
@@ -78,8 +78,8 @@ pub enum IdleAction {
     Noticed {
         /// In which mailbox.
         mailbox: MailboxName,
-        /// Up to where it has been looked through.
-        position: Position,
+        /// Up to where it has been looked through, and what was found.
+        look: Look,
         /// Some message is to be pushed.
         announce: bool,
         /// When the server told of the first of it, if it did.

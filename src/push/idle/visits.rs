@@ -29,8 +29,7 @@ impl IdleMachine {
                 self.command(b"UID FETCH * (UID)", IdleState::FindLast, now, actions);
             }
             begin @ (Begin::FetchUids(_) | Begin::FetchNewest(_)) if self.watch.blindly => {
-                self.announce = true;
-                self.ids.add(None);
+                self.to_push.add_unknown();
                 self.seen_next = if let Begin::FetchUids(from) = begin { from } else { 1 };
                 match self.open.uid_next {
                     Some(next) => {

@@ -18,7 +18,7 @@ use crate::mailbox_name::MailboxName;
 use crate::push::filter::PushFilter;
 use crate::push::registry::Registry;
 use crate::secret::DeviceToken;
-use crate::store::{Announce, Noticed, Position};
+use crate::store::{Announce, Look, Noticed, Position};
 use crate::telemetry::TelemetryEvent;
 
 /// Longest time until it is stored that a client waits in a mailbox.
@@ -236,7 +236,8 @@ impl SessionObserver {
                 return;
             }
         }
-        let announce = self.announce(&outcome);
+        let mut announce = self.announce(&outcome);
+        let news_next = outcome.news_next();
         let ObserverOutcome { mailbox, mut position, since, .. } = outcome;
         // Another session of the account may have found it first.
         let positions = self.registry().positions(&self.account).await.unwrap_or_default();
@@ -247,12 +248,17 @@ impl SessionObserver {
             if known.uid_next >= position.uid_next && (outcome.is_fetched || !outcome.announce) {
                 return;
             }
+            if news_next.is_some_and(|next| known.uid_next >= next) {
+                announce = Announce::Nothing;
+            }
             position.uid_next = position.uid_next.max(known.uid_next);
         }
-        let stored = self.registry().noticed(&self.account, &mailbox, position, announce).await;
+        let look = Look { position, news_next: news_next.unwrap_or(position.uid_next) };
+        let is_push = announce != Announce::Nothing;
+        let stored = self.registry().noticed(&self.account, &mailbox, look, announce).await;
         match stored {
             Ok(noticed) => {
-                let announce = outcome.announce && noticed == Noticed::New;
+                let announce = is_push && noticed == Noticed::New;
                 self.report_noticed(&mailbox, since, announce);
             }
             Err(error) => {

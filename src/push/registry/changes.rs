@@ -12,7 +12,8 @@ use crate::credentials::Credentials;
 use crate::push::account::Account;
 use crate::secret::DeviceToken;
 use crate::store::{
-    Announce, Generation, Noticed, Position, StateChange, StoreError, ToldMessage, UnixTime, change,
+    Announce, Generation, Look, Noticed, Position, StateChange, StoreError, ToldMessage, UnixTime,
+    change,
 };
 
 /// A mailbox that cannot be opened is forgotten if no client has waited in it for so long.
@@ -127,23 +128,22 @@ impl Registry {
         &self,
         account: &AccountId,
         mailbox: &str,
-        position: Position,
+        look: impl Into<Look>,
         announce: impl Into<Announce>,
     ) -> Result<Noticed, StoreError> {
-        let (known, announce) = (self.get(account), announce.into());
+        let (known, look, announce) = (self.get(account), look.into(), announce.into());
         let announce = match &known {
-            Some(known) => known.left_to_announce(mailbox, position, announce),
+            Some(known) => known.left_to_announce(mailbox, look.news(), announce),
             None => announce,
         };
-        let noticed =
-            || change::noticed(account, mailbox, position, announce.clone(), UnixTime::now());
+        let noticed = || change::noticed(account, mailbox, look, announce.clone(), UnixTime::now());
         let written = self.commit_owned(account, noticed).await;
         match (&written, known) {
             (Ok(_), Some(known)) => known.written(mailbox),
             // The process ends, or another node has the account: the next watch finds the messages.
             (Err(StoreError::Closed | StoreError::NotOwner), _) | (_, None) => {}
             (Err(_), Some(known)) => {
-                self.0.accounts.push_unwritten(&known, mailbox, position, &announce)
+                self.0.accounts.push_unwritten(&known, mailbox, look.news(), &announce)
             }
         }
         written

@@ -48,6 +48,20 @@ impl Node {
         self.store.commit(change).await
     }
 
+    /// A look of Alice's watch up to `uid_next`, with messages that deserve a push up to `news_next` if there are any.
+    async fn look(&self, uid_next: u64, news_next: Option<u64>) -> Noticed {
+        let position = Position { uid_validity: 7, uid_next };
+        let look = Look { position, news_next: news_next.unwrap_or(uid_next) };
+        let announce = Announce::from(news_next.is_some());
+        let change = change::noticed(&account("alice"), "INBOX", look, announce, NOW);
+        self.store.commit(change).await.unwrap()
+    }
+
+    /// UIDNEXT up to which Alice's mailbox is looked through.
+    async fn next(&self) -> u64 {
+        self.store.positions(&account("alice")).await.unwrap()[0].1.uid_next
+    }
+
     async fn post_of(&self, name: &str) -> TokenPost {
         let posts = self.store.token_posts(&[hash(name)]).await.unwrap();
         posts.into_iter().next().unwrap()
@@ -135,6 +149,28 @@ async fn owner_alone_moves_positions_and_marks() {
     assert_eq!(left.unannounced, []);
     let loaded = two.store.load_slots(&[slot("alice")]).await.unwrap();
     assert_eq!(loaded.accepted.len(), 1, "posted lately");
+    for node in [one, two] {
+        node.store.close().await;
+    }
+}
+
+/// While an account moves, the next owner looks into its mailboxes before it owns it, and what it finds is stored later.
+#[tokio::test]
+async fn next_owner_announces_nothing_again_that_it_found_with_other_messages() {
+    let database = Database::new();
+    let (one, two) = (Node::new(&database, 1).await, Node::new(&database, 2).await);
+    one.register("alice", "a").await;
+    database.give(1, &one.ownership, &[slot("alice")]);
+    assert_eq!(one.look(6, Some(6)).await, Noticed::New);
+    database.give(2, &two.ownership, &[slot("alice")]);
+    assert_eq!(two.look(8, Some(6)).await, Noticed::Known, "others wake nobody");
+    assert_eq!((two.next().await, two.pending()), (8, vec![]));
+    assert_eq!(two.look(7, None).await, Noticed::New);
+    assert_eq!(two.next().await, 8, "nothing is forgotten");
+    assert_eq!(two.look(8, Some(8)).await, Noticed::Known);
+    assert_eq!(two.look(9, Some(9)).await, Noticed::New);
+    assert_eq!(two.pending(), [token("a")]);
+    assert_eq!(two.look(3, Some(3)).await, Noticed::Known);
     for node in [one, two] {
         node.store.close().await;
     }

@@ -3,7 +3,7 @@
 use super::super::operations::{Operation, Result, RowId, hash};
 use super::super::server_news::StoredPosition;
 use super::super::sql::{Sql, values};
-use super::super::{Announce, Position, StoreError};
+use super::super::{Position, StoreError};
 use super::place::EventKey;
 use super::premises::Premises;
 use crate::ownership::{Epoch, Ownership, Slot};
@@ -80,17 +80,17 @@ impl Operation<'_> {
         Ok(())
     }
 
-    /// Reports if another node has noticed all of this before, in the same mailbox: the state is ahead of the watch that found it.
-    pub(in crate::store) fn is_repeated(
+    /// The lowest UID that no node has noticed, in a mailbox that this one has looked through up to `position`: the state may be
+    /// ahead of it while an account moves. Zero if no other node can have noticed anything, or a higher UID than this node has seen
+    /// means nothing: without UIDVALIDITY lower ones may be those of new messages.
+    pub(in crate::store) fn known_to_nodes(
         &self,
         before: Option<StoredPosition>,
         position: Position,
-        announce: &Announce,
-    ) -> bool {
-        let is_known = |before: StoredPosition| {
-            before.position.uid_next >= position.uid_next
-                && !before.position.is_beyond(position.uid_next)
-        };
-        self.node.is_some() && *announce != Announce::Nothing && before.is_some_and(is_known)
+    ) -> u64 {
+        let is_shared = self.node.is_some() && position.uid_validity != 0;
+        let before = before.map(|before| before.position).filter(|_| is_shared);
+        let before = before.filter(|before| !before.is_beyond(position.uid_next));
+        before.map_or(0, |before| before.uid_next)
     }
 }

@@ -19,8 +19,13 @@ async fn told(store: &Store, message: Option<ToldMessage>, announce: Announce) -
 }
 
 async fn noticed(store: &Store, uid_next: u64, announce: Announce) -> Noticed {
-    let position = Position { uid_validity: 7, uid_next };
-    let noticed = change::noticed(&account("alice"), "INBOX", position, announce, NOW);
+    looked(store, uid_next, uid_next, announce).await
+}
+
+/// A look up to `uid_next`, with messages that deserve a push up to `news_next`.
+async fn looked(store: &Store, uid_next: u64, news_next: u64, announce: Announce) -> Noticed {
+    let look = Look { position: Position { uid_validity: 7, uid_next }, news_next };
+    let noticed = change::noticed(&account("alice"), "INBOX", look, announce, NOW);
     store.commit(noticed).await.unwrap()
 }
 
@@ -52,6 +57,11 @@ async fn message_is_announced_once_whichever_way_it_is_heard(home: &Home) {
     assert!(told(&store, message(20), All).await);
     assert_eq!(noticed(&store, 12, All).await, Noticed::Told, "an old look comes late");
     assert_eq!((next(&store).await, pending()), (Some(21), 5));
+    assert!(told(&store, message(21), All).await);
+    assert_eq!(looked(&store, 24, 22, All).await, Noticed::Told, "others wake nobody");
+    assert_eq!((next(&store).await, pending()), (Some(24), 6));
+    assert_eq!(looked(&store, 26, 25, All).await, Noticed::New);
+    assert_eq!((next(&store).await, pending()), (Some(26), 7));
 }
 
 in_both!(announced_message_covers_those_left_out_before_it);

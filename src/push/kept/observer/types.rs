@@ -113,6 +113,12 @@ impl ObserverOutcome {
         })
     }
 
+    /// One above the highest UID of a message that deserves a push; `None` if that is not known.
+    #[must_use]
+    pub fn news_next(&self) -> Option<u64> {
+        self.is_fetched.then(|| self.deserving.saturating_add(1))
+    }
+
     /// This one and a later one of the same mailbox.
     #[must_use]
     pub fn and(self, later: Self) -> Self {

@@ -24,7 +24,7 @@ use crate::push::account::Account;
 use crate::push::idle::{IdleAction, IdleFailure, IdleInput, IdleMachine};
 use crate::push::watch_status::WatchState;
 use crate::push::watcher::context::WatchContext;
-use crate::store::{Announce, Noticed, Position, StoreError};
+use crate::store::{Announce, Look, Noticed, StoreError};
 use crate::telemetry::TelemetryEvent;
 use crate::tls::stream::{Stream, receive};
 use crate::trace::{Mark, Recorder, Speaker};
@@ -245,7 +245,7 @@ impl<'a> WatchSession<'a> {
         while let Some(action) = batch.pop_front() {
             match action {
                 IdleAction::Send(bytes) => Box::pin(self.send(&bytes)).await?,
-                IdleAction::Noticed { mailbox, position, announce, since, last, ids } => {
+                IdleAction::Noticed { mailbox, look, announce, since, last, ids } => {
                     let announce = announce && !self.account.was_woken_for(&ids);
                     let wakes = self.context.without_copies(
                         self.account,
@@ -255,7 +255,7 @@ impl<'a> WatchSession<'a> {
                     let is_push = self.wakes_any(&wakes);
                     // Boxed, like all that is done once in a while: the session waits in between.
                     let noticed =
-                        Box::pin(self.store(&mailbox, position, wakes, ids, &mut batch)).await?;
+                        Box::pin(self.store(&mailbox, look, wakes, ids, &mut batch)).await?;
                     let announce = is_push && noticed == Noticed::New;
                     self.context.report(&TelemetryEvent::Noticed {
                         account: &self.account.telemetry,
@@ -323,18 +323,19 @@ impl<'a> WatchSession<'a> {
         }
     }
 
-    /// Stores a position, and which devices it wakes. On failure no device counts as woken. `later` has the actions that follow.
+    /// Stores the outcome of a look, and which devices it wakes. On failure no device counts as woken. `later` has the actions that
+    /// follow.
     async fn store(
         &mut self,
         mailbox: &str,
-        position: Position,
+        look: Look,
         wakes: Announce,
         ids: Vec<u64>,
         later: &mut VecDeque<IdleAction>,
     ) -> Result<Noticed, StoreError> {
         let is_push = wakes != Announce::Nothing;
         let (registry, account) = (&self.context.registry, &self.account.id);
-        let noticed = registry.noticed(account, mailbox, position, wakes);
+        let noticed = registry.noticed(account, mailbox, look, wakes);
         let stored = if registry.ownership().is_sole() {
             noticed.await
         } else {

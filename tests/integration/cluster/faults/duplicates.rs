@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::super::super::faults::ledger::{Delivered, Kind};
+use super::super::super::faults::ledger::Kind;
 use super::super::super::faults::notifications::Accepted;
 use super::books::Books;
 use super::outages::{Outage, Outages, Part};
@@ -31,9 +31,6 @@ pub(super) struct Duplicates {
     unwritten: usize,
     /// The node stood still between its decision to post and the POST.
     stood_still: usize,
-    /// A defect that is known: the next owner of the account looked while the old one announced, and found the same message and a
-    /// later one that deserves no push. It stores both as one look, which is new because of the later one, and announces it.
-    found_together: usize,
     pub(super) unexplained: Vec<String>,
 }
 
@@ -67,43 +64,26 @@ pub(super) fn explain(books: &Books, outages: &Outages) -> Duplicates {
     let mut found = Duplicates::default();
     for (token, mut posts) in posts {
         posts.sort_unstable_by_key(|post| post.at);
-        found.add(&posts, &Mail::of(books, token), &outages);
+        found.add(&posts, &news_for(books, token), &outages);
     }
     found
 }
 
-/// The times of the messages for the accounts of a token, in order.
-struct Mail {
-    /// Those that deserve a push.
-    news: Vec<Instant>,
-    others: Vec<Instant>,
-}
-
-impl Mail {
-    fn of(books: &Books, token: &str) -> Self {
-        let is_for = |account: usize| books.accounts[account].tokens.iter().any(|one| one == token);
-        let mut delivered = books.delivered();
-        delivered.retain(|message| is_for(message.account));
-        delivered.sort_unstable_by_key(|message| message.at);
-        let (news, others): (Vec<_>, Vec<_>) =
-            delivered.into_iter().partition(|message| message.kind == Kind::News);
-        let times = |messages: Vec<Delivered>| messages.iter().map(|message| message.at).collect();
-        Self { news: times(news), others: times(others) }
-    }
-
-    /// Another message came between the news that was announced and the POST that repeats it, which is another node's.
-    fn has_other(&self, before: &Accepted, post: &Accepted) -> bool {
-        let news = self.news.iter().rfind(|at| **at <= before.at);
-        let since = |from: &Instant| self.others.iter().any(|at| (*from..=post.at).contains(at));
-        before.from != post.from && news.is_some_and(since)
-    }
+/// The times of the messages that deserve a push of the token, in order.
+fn news_for(books: &Books, token: &str) -> Vec<Instant> {
+    let is_for = |account: usize| books.accounts[account].tokens.iter().any(|one| one == token);
+    let delivered = books.delivered().into_iter();
+    let news = delivered.filter(|message| message.kind == Kind::News && is_for(message.account));
+    let mut times: Vec<_> = news.map(|message| message.at).collect();
+    times.sort_unstable();
+    times
 }
 
 impl Duplicates {
     /// Adds the repeated ones among the POSTs of a token.
-    fn add(&mut self, posts: &[&Accepted], mail: &Mail, outages: &[Outage]) {
+    fn add(&mut self, posts: &[&Accepted], news: &[Instant], outages: &[Outage]) {
         let message = |at: &Instant| Reason::new(ReasonKind::Message, *at, outages);
-        let mut reasons: Vec<Reason> = mail.news.iter().map(message).collect();
+        let mut reasons: Vec<Reason> = news.iter().map(message).collect();
         let mut before: Option<&Accepted> = None;
         for &post in posts {
             let is_open = |reason: &Reason| (reason.from..=reason.to).contains(&post.at);
@@ -111,9 +91,9 @@ impl Duplicates {
             let first = open.min_by_key(|(_, reason)| reason.to).map(|(index, _)| index);
             let kind = first.map(|index| reasons.swap_remove(index).kind);
             if let Some(before) = before
-                && !mail.news.iter().any(|at| (before.at..=post.at).contains(at))
+                && !news.iter().any(|at| (before.at..=post.at).contains(at))
             {
-                self.count(kind, (before, post), mail, outages);
+                self.count(kind, (before, post), outages);
             }
             if is_unwritten(post, outages) {
                 reasons.push(Reason::new(ReasonKind::Unwritten, post.at, outages));
@@ -126,14 +106,12 @@ impl Duplicates {
         &mut self,
         kind: Option<ReasonKind>,
         (before, post): (&Accepted, &Accepted),
-        mail: &Mail,
         outages: &[Outage],
     ) {
         match kind {
             Some(ReasonKind::Message) => self.heard_later += 1,
             Some(ReasonKind::Unwritten) => self.unwritten += 1,
             None if woke(post, outages) || woke(before, outages) => self.stood_still += 1,
-            None if mail.has_other(before, post) => self.found_together += 1,
             None => self.unexplained.push(format!(
                 "{}: by {} {:.2} s after the first fault, again by {} {:.2} s later",
                 post.token,
@@ -194,11 +172,6 @@ impl fmt::Display for Duplicates {
         writeln!(f, "| repeated: a message was heard of later | {:>6} |", self.heard_later)?;
         writeln!(f, "| repeated: the answer could not be written | {:>6} |", self.unwritten)?;
         writeln!(f, "| repeated: the node stood still before it | {:>6} |", self.stood_still)?;
-        writeln!(
-            f,
-            "| repeated: found with another by the next owner | {:>6} |",
-            self.found_together
-        )?;
         writeln!(f, "| repeated without an explanation | {:>6} |", self.unexplained.len())
     }
 }
@@ -224,8 +197,8 @@ mod tests {
         };
         let outages: Vec<_> = outages.iter().map(outage).collect();
         let mut found = Duplicates::default();
-        let mail = Mail { news: news.iter().map(at).collect(), others: Vec::new() };
-        found.add(&posts.iter().collect::<Vec<_>>(), &mail, &outages);
+        let news: Vec<_> = news.iter().map(at).collect();
+        found.add(&posts.iter().collect::<Vec<_>>(), &news, &outages);
         (found.heard_later, found.unwritten, found.unexplained.len())
     }
 
@@ -247,25 +220,5 @@ mod tests {
             "the repeated one came first"
         );
         assert_eq!(counts(&[10, 25, 26], &[9], &dead), (0, 1, 1));
-    }
-
-    #[test]
-    fn next_owner_repeats_what_it_found_with_another_message() {
-        let start = Instant::now();
-        let at = |second| start + Duration::from_secs(second);
-        let post = |second, from: &str| Accepted {
-            at: at(second),
-            token: "openpgp:a".to_owned(),
-            from: from.to_owned(),
-        };
-        let mail = |others: &[u64]| Mail {
-            news: vec![at(9)],
-            others: others.iter().copied().map(at).collect(),
-        };
-        let (first, again) = (post(10, "node-0"), post(13, "node-1"));
-        assert!(mail(&[11]).has_other(&first, &again));
-        assert!(!mail(&[]).has_other(&first, &again));
-        assert!(!mail(&[8, 14]).has_other(&first, &again), "before it, and after");
-        assert!(!mail(&[11]).has_other(&first, &post(13, "node-0")), "no other owner");
     }
 }
