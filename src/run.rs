@@ -33,6 +33,7 @@ use crate::http::news;
 use crate::logging::LogLimit;
 use crate::proxy::Proxy;
 use crate::proxy::listener;
+use crate::proxy::server_facts::FactExchange;
 use crate::proxy::submission_lookup::keep_known;
 use crate::push::kept::KeptSessions;
 use crate::push::notifier::{ClientError, Notifier};
@@ -345,6 +346,9 @@ impl Server {
         ));
         for socket in commands.into_iter().flatten() {
             tasks.spawn(socket.serve(Arc::clone(&answers), stop.clone()));
+        }
+        if node.is_some() {
+            tasks.spawn(FactExchange::begin(proxy.clone()).await.run(stop.clone()));
         }
         for BoundListener { socket, listener } in listeners {
             let serving = listener::serve(

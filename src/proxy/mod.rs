@@ -24,6 +24,7 @@ pub mod preauth_dialogue;
 mod proxy_header;
 pub mod relay;
 mod sasl;
+pub mod server_facts;
 pub mod session;
 #[doc(hidden)]
 pub mod session_log;

@@ -65,7 +65,7 @@ impl Store {
         match &self.shared {
             Some(shared) => {
                 shared
-                    .read(move |state: &mut Operation<'_>| Ok(load_since(state.sql, since)?))
+                    .look(move |state: &mut Operation<'_>| Ok(load_since(state.sql, since)?))
                     .await
             }
             None => Ok(Vec::new()),

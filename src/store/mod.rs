@@ -33,6 +33,7 @@ mod records;
 mod rotate;
 mod schema;
 mod seal;
+mod server_facts;
 mod server_news;
 mod settings;
 mod shared;
@@ -69,6 +70,7 @@ pub use records::{
     StoredToken, TokenRecord, TokenStatus, Unannounced, UnixTime, Uptime,
 };
 pub use rotate::{Rotated, rotate};
+pub use server_facts::StoredFact;
 pub use server_news::ToldMessage;
 pub use settings::{CredentialStorage, KeySource, StoreSettings};
 pub use shared::SharedValue;
@@ -95,6 +97,7 @@ pub mod change {
     };
     pub use super::postgres::{forward, taken_in, tell};
     pub use super::quarantine::quarantined;
+    pub use super::server_facts::share_server_facts;
     pub use super::server_news::{told, watched};
 }
 

@@ -1,11 +1,12 @@
 //! Mail servers of accounts: routes, discovery, connections and logins.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::LiveConfig;
 use crate::dns::DnsResolver;
 use crate::tls::client::{ClientConfigs, TrustError};
+use server_fact::{LearnedFact, ServerFact};
 
 pub mod capabilities;
 pub mod connect;
@@ -28,6 +29,7 @@ pub mod providers;
 mod proxy_header;
 pub mod refusal;
 pub mod route;
+pub mod server_fact;
 
 /// All that is needed to reach the servers that the configuration names.
 #[derive(Debug)]
@@ -83,6 +85,29 @@ impl Upstreams {
             return Ok(new);
         }
         Ok(Self { dns: Arc::clone(&self.dns), discovery: Arc::clone(&self.discovery), ..new })
+    }
+
+    /// What this process has learned of mail servers since: for the other nodes.
+    pub async fn learned_since(&self, since: Instant) -> Vec<LearnedFact> {
+        let methods = self.methods.learned_since(since).into_iter();
+        let methods = methods.map(|(fact, at)| (ServerFact::Method(fact), at.elapsed()));
+        let domains = self.discovery.learned_since(since.into()).await.into_iter();
+        let domains = domains.map(|(fact, age)| (ServerFact::Servers(fact), age));
+        methods.chain(domains).map(|(fact, age)| LearnedFact { fact, age }).collect()
+    }
+
+    /// Another node has learned this. What this one has learned later counts more.
+    pub fn hear(&self, LearnedFact { fact, age }: LearnedFact) {
+        match fact {
+            ServerFact::Method(fact) => {
+                if let Some(since) = Instant::now().checked_sub(age) {
+                    self.methods.hear(fact, since);
+                }
+            }
+            ServerFact::Servers(fact) => self.discovery.hear(fact, age),
+            // Of interest to clients' sessions alone.
+            ServerFact::Pushes { .. } => {}
+        }
     }
 
     /// The servers of a target in the order in which they are to be tried. Never empty.

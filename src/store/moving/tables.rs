@@ -1,5 +1,5 @@
 //! The tables that make up a state, with their columns: all that moves. Tables that only nodes have (slots, nodes, events, facts for
-//! owners of accounts, values that they share) stay out.
+//! owners of accounts, facts about mail servers, values that they share) stay out.
 
 use std::fmt::Write as _;
 

@@ -15,7 +15,7 @@ const MACHINE: &str = "push-1";
 const NOW: DualTime = DualTime { wall: UnixTime(1_700_000_000), served: Uptime(5) };
 
 /// Tables that only nodes have, and columns that are computed.
-const OF_NODES: [&str; 10] = [
+const OF_NODES: [&str; 11] = [
     "accounts.slot",
     "ended_nodes",
     "events",
@@ -24,6 +24,7 @@ const OF_NODES: [&str; 10] = [
     "nodes",
     "served.expired_to",
     "served.expires",
+    "server_facts",
     "shared",
     "slots",
 ];

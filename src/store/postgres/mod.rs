@@ -79,6 +79,14 @@ impl Shared {
     ) -> Result<T, StoreError> {
         self.reader.read(move |state| read(state)).await
     }
+
+    /// The same by one statement, which needs no transaction.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        mut look: impl StateChange<T>,
+    ) -> Result<T, StoreError> {
+        self.reader.look(move |state| look(state)).await
+    }
 }
 
 impl Store {

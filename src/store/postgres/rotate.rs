@@ -7,7 +7,7 @@
 use super::super::operations::account_in;
 use super::super::seal::Sealer;
 use super::super::sql::{self, PostgresSql, Sql, values};
-use super::super::{KeySource, OpenError, Rotated, StoreSettings, key, mark, shared};
+use super::super::{KeySource, OpenError, Rotated, StoreSettings, key, mark, server_facts, shared};
 use super::offline::{MissingTables, commit, offline};
 use crate::account::AccountId;
 use crate::store::key::SealingKey;
@@ -34,6 +34,7 @@ pub(in crate::store) fn rotate_shared(
         let new = Sealer::new(&new)?;
         let (resealed, left) = accounts(connection, &old, &new)?;
         shared::reseal(sql, &old, &new)?;
+        server_facts::forget(sql)?;
         key::note_check(sql, &new)?;
         commit(connection)?;
         let replace = match &source {

@@ -145,7 +145,14 @@ CREATE TABLE shared (
     name TEXT COLLATE \"C\" PRIMARY KEY,
     version BIGINT NOT NULL,
     value BYTEA NOT NULL
-);",
+);
+CREATE TABLE server_facts (
+    name TEXT COLLATE \"C\" PRIMARY KEY,
+    value BYTEA NOT NULL,
+    found BIGINT NOT NULL,
+    stored BIGINT NOT NULL
+);
+CREATE INDEX server_facts_by_stored ON server_facts (stored);",
 }];
 
 /// The versions of the tables that a deltapush knows.

@@ -190,6 +190,37 @@ async fn epoch_that_was_given_out_twice_is_its_owners() {
     assert_eq!(two.notice("alice", 5).await.unwrap(), Noticed::New);
 }
 
+#[tokio::test]
+async fn facts_about_servers_are_known_to_all_and_sealed() {
+    let database = Database::new();
+    let (one, two) = (Node::new(&database, 1).await, Node::new(&database, 2).await);
+    let fact = |value: &str, found| StoredFact {
+        name: "domain example.org".to_owned(),
+        value: value.into(),
+        found: UnixTime(found),
+    };
+    let share = async |node: &Node, fact| {
+        let facts = vec![fact];
+        node.store.commit(change::share_server_facts(facts, UnixTime(1000))).await.unwrap();
+    };
+    let known = async |since| two.store.server_facts_since(UnixTime(since)).await.unwrap();
+    share(&one, fact("first", 10)).await;
+    assert_eq!((known(1000).await, known(1001).await), (vec![fact("first", 10)], vec![]));
+    share(&two, fact("second", 20)).await;
+    share(&one, fact("late", 15)).await;
+    assert_eq!(known(0).await, [fact("second", 20)]);
+    let readable = "SELECT count(*) FROM server_facts WHERE position('second'::BYTEA IN value) > 0";
+    assert_eq!(database.sql(readable), "0");
+    database.sql("UPDATE server_facts SET name = 'domain evil.example'");
+    assert_eq!(known(0).await, [], "a fact is bound to its name");
+    let later = UnixTime(1000 + 9 * 24 * 3600);
+    one.store.commit(change::share_server_facts(vec![], later)).await.unwrap();
+    assert_eq!(database.sql("SELECT count(*) FROM server_facts"), "0", "nobody has found it again");
+    for node in [one, two] {
+        node.store.close().await;
+    }
+}
+
 /// Up to where there is something to announce to the token `a`.
 async fn newest_generation(node: &Node) -> Generation {
     match node.post_of("a").await {

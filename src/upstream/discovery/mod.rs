@@ -10,6 +10,7 @@
 mod autoconfig;
 mod document;
 mod fetch;
+mod heard;
 mod srv;
 mod submission;
 
@@ -28,6 +29,7 @@ use crate::tls::client::ClientConfigs;
 use autoconfig::ServerKind;
 pub use document::UnusableDocument;
 use document::{DocumentTrouble, documents};
+use heard::HeardKey;
 use srv::Service;
 pub use submission::{SubmissionAnswer, SubmissionQuestion, submission};
 
@@ -102,18 +104,22 @@ struct KnownServer {
     until: Instant,
     /// Documents that could not be used at the last look; a few at most.
     unusable: Vec<Arc<UnusableDocument>>,
+    /// When this process learned of it, if it has found it itself.
+    noted: Option<Instant>,
 }
 
 /// The discovery, with what it remembers.
 #[derive(Debug)]
 pub struct Discovery {
     known: Mutex<HashMap<DiscoveryKey, (CachedDiscovery, Instant)>>,
+    /// What other nodes have found, until it is asked for.
+    heard: Mutex<HashMap<HeardKey, KnownServer>>,
     places: Semaphore,
 }
 
 impl Default for Discovery {
     fn default() -> Self {
-        Self { known: Mutex::default(), places: Semaphore::new(AT_ONCE) }
+        Self { known: Mutex::default(), heard: Mutex::default(), places: Semaphore::new(AT_ONCE) }
     }
 }
 
@@ -131,9 +137,15 @@ impl Discovery {
         dns: &Arc<DnsResolver>,
         tls: &ClientConfigs,
     ) -> Result<Vec<Endpoint>, DiscoveryError> {
-        let entry = self.entry((Arc::clone(domain), Arc::clone(terms), reach));
+        let key = (Arc::clone(domain), Arc::clone(terms), reach);
+        let entry = self.entry(key.clone());
         let mut known = entry.lock().await;
         let now = Instant::now();
+        if known.as_ref().is_none_or(|known| known.until <= now || known.result.is_err())
+            && let Some(heard) = self.heard_since(&key, known.as_ref())
+        {
+            *known = Some(heard);
+        }
         if known.as_ref().is_none_or(|known| known.until <= now) {
             let search = Search { domain, terms, reach, dns, tls, unusable: Mutex::default() };
             // The semaphore is never closed.
@@ -142,7 +154,9 @@ impl Discovery {
             drop(place);
             debug!(%domain, "looked for the IMAP server: {answer:?}");
             let unusable = search.unusable.into_inner().unwrap_or_else(PoisonError::into_inner);
-            *known = Some(KnownServer { unusable, ..remembered(known.take(), answer, now) });
+            let noted = answer.is_ok().then(Instant::now);
+            let next = remembered(known.take(), answer, now);
+            *known = Some(KnownServer { unusable, noted: noted.or(next.noted), ..next });
         }
         let result = known.as_ref().map_or(Ok(Vec::new()), |known| known.result.clone());
         drop(known);
@@ -194,6 +208,7 @@ fn remembered(before: Option<KnownServer>, answer: DiscoveryAnswer, now: Instant
         looked: now,
         until: after(time),
         unusable: Vec::new(),
+        noted: None,
     };
     match answer {
         Ok((servers, lasts)) => known(Ok(servers), lasts.clamp(SHORTEST, LONGEST)),
@@ -339,10 +354,10 @@ impl Search<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+mod testing {
     use super::*;
 
-    fn offer(host: &str) -> DiscoveredServer {
+    pub(super) fn offer(host: &str) -> DiscoveredServer {
         DiscoveredServer {
             host: host.into(),
             port: 993,
@@ -352,6 +367,27 @@ mod tests {
             by_local_part: false,
         }
     }
+
+    pub(super) fn failed() -> DiscoveryError {
+        DiscoveryError::Failed { domain: "example.org".into(), reason: "timeout".into() }
+    }
+
+    pub(super) fn no_terms() -> Arc<Terms> {
+        Arc::new(Terms {
+            trust: Default::default(),
+            targets: vec![],
+            autoconfig: None,
+            proxy_protocol: None,
+            originating_ip: false,
+            news: Default::default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{failed, no_terms, offer};
+    use super::*;
 
     fn identity(host: &str, targets: &[&str], confirmed: &[&str]) -> String {
         let (domain, dns) = ("example.org".into(), Arc::new(DnsResolver::new(None)));
@@ -391,10 +427,6 @@ mod tests {
         );
     }
 
-    fn failed() -> DiscoveryError {
-        DiscoveryError::Failed { domain: "example.org".into(), reason: "timeout".into() }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn old_answer_goes_on_while_nobody_answers() {
         let now = Instant::now();
@@ -420,17 +452,6 @@ mod tests {
         let absent = DiscoveryError::Absent("example.org".into());
         let denied = remembered(Some(known), Err(absent.clone()), Instant::now());
         assert_eq!(denied.result, Err(absent));
-    }
-
-    fn no_terms() -> Arc<Terms> {
-        Arc::new(Terms {
-            trust: Default::default(),
-            targets: vec![],
-            autoconfig: None,
-            proxy_protocol: None,
-            originating_ip: false,
-            news: Default::default(),
-        })
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ mod certificates;
 mod commands;
 mod core;
 mod database;
+mod facts;
 mod faults;
 mod moving;
 mod news;
