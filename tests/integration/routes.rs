@@ -87,8 +87,8 @@ const DISCOVERED: &str = "    domain: lab.test\n    discover: true\n    private:
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_is_found_by_srv_and_remembered() {
     let lab = Lab::new(&[LOGIN, LOGIN]).await;
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    lab.dns.service("_imaps._tcp.lab.test", 10, "imap.lab.test.", gone);
+    let closed = ReservedPort::new();
+    lab.dns.service("_imaps._tcp.lab.test", 10, "imap.lab.test.", closed.number());
     lab.dns.service("_imaps._tcp.lab.test", 20, "imap.lab.test.", lab.server.port);
     lab.dns.address("imap.lab.test", "127.0.0.1");
     let deltapush = lab.start(DISCOVERED);

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use insta::assert_snapshot;
 
 use super::Folder;
+use super::ports::ReservedPort;
 
 fn config(port: u16, more: &str) -> String {
     format!(
@@ -19,13 +20,6 @@ routes:
     )
 }
 
-/// A port that was free a moment ago, or is taken for as long as the listener is there.
-fn port() -> (TcpListener, u16) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    (listener, port)
-}
-
 fn checked(port: u16, more: &str, arguments: &[&str]) -> String {
     let folder = Folder::with(&config(port, more));
     folder.run(&[&["check"], arguments].concat()).replace(&port.to_string(), "PORT")
@@ -33,15 +27,15 @@ fn checked(port: u16, more: &str, arguments: &[&str]) -> String {
 
 #[test]
 fn sound_configuration_is_shown() {
-    let (listener, port) = port();
-    drop(listener);
+    let free = ReservedPort::new();
+    let port = free.number();
     assert_snapshot!(checked(port, "", &[]));
 }
 
 #[test]
 fn default_route_is_shown() {
-    let (listener, port) = port();
-    drop(listener);
+    let free = ReservedPort::new();
+    let port = free.number();
     let folder = Folder::with(&format!(
         "hostname: localhost\nadmin: {{address: off}}\nlisteners:\n  - {{address: 127.0.0.1:{port}, tls: implicit}}\n"
     ));
@@ -61,15 +55,16 @@ fn environment_is_a_configuration_where_there_is_no_file() {
 
 #[test]
 fn obstacles_are_listed_with_their_remedies() {
-    let (_taken, port) = port();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
     let more = "certificate: {acme: {email: you@example.org, terms_agreed: true}}\nstorage: {directory: config.yaml/state}\n";
     assert_snapshot!(checked(port, more, &[]));
 }
 
 #[test]
 fn route_of_a_login_is_shown() {
-    let (listener, port) = port();
-    drop(listener);
+    let free = ReservedPort::new();
+    let port = free.number();
     let logins = ["alice@example.org", "bob@example.net", "eve@example.net", "alice"];
     let told: Vec<String> =
         logins.iter().map(|login| checked(port, "", &["--login", login])).collect();
@@ -79,8 +74,8 @@ fn route_of_a_login_is_shown() {
 /// Nothing runs, and nothing listens at the notification server's port. The name is an address, so that no DNS server is asked.
 #[test]
 fn doctor_of_a_deltapush_that_does_not_run() {
-    let (listener, port) = port();
-    drop(listener);
+    let free = ReservedPort::new();
+    let port = free.number();
     let more = format!("push: {{notify_url: \"http://127.0.0.1:{port}/notify\"}}\n");
     let text = config(port, &more).replace("push.example.org", "127.0.0.1");
     let folder = Folder::with(&text);

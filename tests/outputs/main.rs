@@ -6,6 +6,9 @@
 mod checks;
 mod errors;
 mod help;
+#[expect(dead_code, reason = "commands wait for no server")]
+#[path = "../integration/support/ports.rs"]
+mod ports;
 
 use std::path::Path;
 use std::process::{Command, Stdio};

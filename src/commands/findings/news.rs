@@ -196,8 +196,9 @@ fn silence(account: &AccountReport, news: &NewsReport, now: Timestamp) -> Findin
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
     use std::time::Duration;
+
+    use tokio::net::TcpSocket;
 
     use super::*;
     use crate::admin::snapshot_tests;
@@ -232,18 +233,20 @@ mod tests {
 
     #[tokio::test]
     async fn way_that_does_not_answer_is_a_failure() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        // Nobody else gets the port, and until it listens it refuses connections.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
         let text = format!("{ROUTE}news: {{listen: \"{address}\"}}\n");
-        let open = look(&config(&text)).await.unwrap();
         let failures = |facts: &NewsFacts| {
             let found = judge(facts, &snapshot_tests::well());
             found.into_iter().filter(Finding::is_failure).count()
         };
-        assert_eq!(failures(&open), 0);
-        drop(listener);
         let closed = look(&config(&text)).await.unwrap();
         assert_eq!(failures(&closed), 1);
+        let _listener = socket.listen(8).unwrap();
+        let open = look(&config(&text)).await.unwrap();
+        assert_eq!(failures(&open), 0);
         assert!(look(&config("{}")).await.is_none());
     }
 

@@ -264,6 +264,8 @@ pub(super) fn has_ipv6() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpSocket;
+
     use super::*;
 
     fn facts(hostname: &str) -> Facts {
@@ -390,12 +392,15 @@ mod tests {
         assert_eq!(ports_of_running(&file), [4711]);
     }
 
-    #[test]
-    fn port_in_use_is_seen() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        assert_eq!(port(address.ip(), address.port()), Port::Taken);
-        drop(listener);
+    #[tokio::test]
+    async fn port_in_use_is_seen() {
+        // Nobody else gets the port, and until it listens it may be opened by its number.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        let address = socket.local_addr().unwrap();
         assert_eq!(port(address.ip(), address.port()), Port::Free);
+        let _listener = socket.listen(8).unwrap();
+        assert_eq!(port(address.ip(), address.port()), Port::Taken);
     }
 }
