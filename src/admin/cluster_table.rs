@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jiff::Timestamp;
 
 use super::cluster_report::{ClusterReport, NodeReport};
-use super::format::{ago, brief, delay, tame};
+use super::format::{ago, brief, counted, delay, tame};
 use super::layout::Layout;
 
 const HEADER: [&str; 12] = [
@@ -32,7 +32,8 @@ pub(super) fn push_problems(text: &mut String, report: &ClusterReport) {
 
 /// The table of nodes.
 pub(super) fn nodes(report: &ClusterReport, now: Timestamp, layout: Layout) -> String {
-    let mut text = format!("{} nodes, seen from {}", report.nodes.len(), tame(&report.node));
+    let nodes = counted(report.nodes.len() as u64, "node");
+    let mut text = format!("{nodes}, seen from {}", tame(&report.node));
     match report.seen {
         Some(seen) => _ = writeln!(text, " {}", ago(seen, now)),
         None => text.push('\n'),

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::super::mark::Place;
+use crate::printable::counted;
 
 /// The result of a move.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +59,8 @@ impl fmt::Display for MoveReport {
         for (label, rows) in &self.rows {
             writeln!(f, "  {rows:>9}  {label}")?;
         }
-        writeln!(f, "key           {} opens the passwords of {} accounts", self.key, self.opened)?;
+        let opened = counted(self.opened, "account");
+        writeln!(f, "key           {} opens the passwords of {opened}", self.key)?;
         if self.damaged > 0 {
             writeln!(
                 f,
