@@ -61,7 +61,7 @@ impl Probes {
         self.known.insert(server, answer)
     }
 
-    /// What this process has found out since: for the other nodes.
+    /// Answers that this process has found out since, for the other nodes.
     pub(super) fn learned_since(&self, since: Instant) -> Vec<LearnedFact> {
         let own = self.known.iter().filter(|known| !known.is_heard && known.at >= since);
         let learned = own.map(|known| LearnedFact {

@@ -1,5 +1,5 @@
-//! What nodes tell one another of mail servers: login methods, the servers of domains, which of them push by themselves. One that
-//! starts, or takes over accounts, need not find it out again.
+//! Facts about mail servers that nodes tell one another: login methods, the servers of domains, and the servers that push by
+//! themselves. A node that starts, or takes over accounts, need not find them out again.
 
 use std::time::{Duration, Instant};
 
@@ -21,9 +21,9 @@ const LATE: Duration = Duration::from_secs(300);
 /// The exchange of facts with the other nodes.
 pub struct FactExchange {
     proxy: Reloadable<Proxy>,
-    /// What was learned before is told.
+    /// Facts that were learned before this are told.
     told: Instant,
-    /// What was stored before is known.
+    /// Facts that were stored before this are known.
     heard: UnixTime,
 }
 

@@ -1,4 +1,4 @@
-//! What nodes have learned of mail servers, in SQL, for each other. Sealed: it says where passwords are sent.
+//! Facts about mail servers that nodes have learned, in SQL, for each other. Sealed: it says where passwords are sent.
 
 use super::operations::{Operation, StateChange};
 use super::seal::Sealer;
@@ -17,7 +17,7 @@ const LIFE: i64 = 8 * 24 * 3600;
 /// A fact about a mail server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredFact {
-    /// What it is about.
+    /// Its subject.
     pub name: String,
     /// The fact itself.
     pub value: Vec<u8>,

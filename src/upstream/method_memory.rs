@@ -55,7 +55,7 @@ impl MethodMemory {
         self.insert(key(server, kind), KnownMethod { method, since: now, is_heard: false });
     }
 
-    /// What this process has found out since, and when.
+    /// Methods that this process has found out since, and when.
     pub(super) fn learned_since(&self, since: Instant) -> Vec<(MethodFact, Instant)> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let own = known.iter().filter(|(_, known)| !known.is_heard && known.since >= since);

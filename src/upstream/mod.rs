@@ -87,7 +87,7 @@ impl Upstreams {
         Ok(Self { dns: Arc::clone(&self.dns), discovery: Arc::clone(&self.discovery), ..new })
     }
 
-    /// What this process has learned of mail servers since: for the other nodes.
+    /// Facts about mail servers that this process has learned since, for the other nodes.
     pub async fn learned_since(&self, since: Instant) -> Vec<LearnedFact> {
         let methods = self.methods.learned_since(since).into_iter();
         let methods = methods.map(|(fact, at)| (ServerFact::Method(fact), at.elapsed()));

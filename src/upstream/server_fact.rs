@@ -1,4 +1,4 @@
-//! What was learned of mail servers, in the form in which nodes of one service tell one another.
+//! Facts about mail servers, in the form in which nodes of one service tell one another.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ pub struct LearnedFact {
 }
 
 impl ServerFact {
-    /// What it is about: a later fact of the same name replaces it.
+    /// Its subject: a later fact of the same name replaces it.
     #[must_use]
     pub fn name(&self) -> String {
         match self {

@@ -20,7 +20,7 @@ use crate::dns::Reach;
 pub(super) type HeardKey = (Arc<str>, u64);
 
 impl Discovery {
-    /// What this process has found since, and how long ago each was found.
+    /// Servers that this process has found since, and how long ago each was found.
     pub(in crate::upstream) async fn learned_since(
         &self,
         since: Instant,
@@ -62,7 +62,7 @@ impl Discovery {
         heard.insert(key, known);
     }
 
-    /// What another node has found later than this one, or before it could not ask.
+    /// Servers that another node has found later than this one, or at any time if this one could not ask.
     pub(super) fn heard_since(
         &self,
         (domain, terms, reach): &DiscoveryKey,

@@ -112,7 +112,7 @@ struct KnownServer {
 #[derive(Debug)]
 pub struct Discovery {
     known: Mutex<HashMap<DiscoveryKey, (CachedDiscovery, Instant)>>,
-    /// What other nodes have found, until it is asked for.
+    /// Servers that other nodes have found, until they are asked for.
     heard: Mutex<HashMap<HeardKey, KnownServer>>,
     places: Semaphore,
 }

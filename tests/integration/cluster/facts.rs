@@ -1,4 +1,4 @@
-//! What one node finds out of mail servers, the others use.
+//! Facts about mail servers that one node finds out and the others use.
 
 use std::time::Duration;
 
